@@ -1,0 +1,136 @@
+"""What a benchmark is, what it may ask of a run, and the samples it keeps.
+
+A benchmark makes predictions with one subject at a time (a policy, or a scorer) and stores them, one JSON object per
+item; its numbers are computed from the stored samples of all subjects alone. So a number can be recomputed, and an
+interrupted evaluation goes on from what is stored.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from alignment.evaluation.result import EvalResult
+from alignment.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    from alignment.preferences.record import PreferenceRecord
+    from reward.scorer import Scorer
+
+Sample = dict[str, Any]  # one item as JSON: "id" and whatever its metrics are computed from
+LoadedModel = tuple[Any, Any]  # (causal language model in eval mode, its tokenizer)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """`max_new_tokens` of an answer; `limit`: at most so many held-out prompts (None = all)."""
+
+    max_new_tokens: int = 128
+    limit: int | None = None
+    batch_size: int | None = None  # prompts decoded together
+    bf16: bool | None = (
+        None  # decode with bf16 weights, score likelihoods under bf16 autocast; None: as hardware has it
+    )
+
+
+@dataclass(frozen=True)
+class EvalContext:
+    """All that an evaluation works on.
+
+    `models` names the policies in order and what each one is (its digest, or its reference): samples made by
+    another model of the same name are not reused. `load` returns one of them; it is called once per model, and the
+    model is let go before the next. `baseline` is the policy that win rates and bias differences are against,
+    `origin` the one that forgetting is measured from (the baseline, where it is not among the models).
+    """
+
+    models: Mapping[str, str]
+    load: Callable[[str], LoadedModel]
+    out_dir: Path
+    seed: int
+    baseline: str = "sft"
+    origin: str = "base"
+    records: Sequence[PreferenceRecord] = ()  # held out; answered by the policies, ranked by the scorers
+    criterion: str | None = None  # of the records' judgements; None = the only one there is
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    scorer_ids: Mapping[str, str] = field(default_factory=dict)  # what each scorer is, as `models` says it of policies
+    trained_scorers: frozenset[str] = frozenset()  # scorers that the run optimised against
+    references: Mapping[str, str] = field(default_factory=dict)  # reward.rules.prompt_text(prompt) -> reference answer
+    settings: EvalSettings = EvalSettings()
+    run_dir: Path | None = None  # what samples_path is relative to; None = out_dir
+    say: Callable[[str], None] = print
+
+    def held_out(self) -> Sequence[PreferenceRecord]:
+        """The records to evaluate on, as many as the settings allow."""
+        return self.records[: self.settings.limit]
+
+    def records_digest(self) -> str:
+        """What the held-out records are, judgements and references included: part of the key of stored samples."""
+        from alignment.atomic import json_digest
+        from alignment.preferences.record import dump
+
+        return json_digest({"records": [dump(record) for record in self.held_out()], "references": self.references})
+
+    def forgetting_reference(self) -> str:
+        """The policy that forgetting is measured from."""
+        return self.origin if self.origin in self.models else self.baseline
+
+
+class Benchmark(ABC):
+    """One benchmark: a name in BENCHMARKS, a suite, and a version to raise when a change alters numbers."""
+
+    name: ClassVar[str]
+    suite: ClassVar[str]
+    version: ClassVar[int]
+    needs_model: ClassVar[bool] = True  # subjects are policies, each loaded for it; otherwise scorers
+
+    def subjects(self, context: EvalContext) -> Sequence[str]:
+        """Whose predictions it needs, in order. Empty: it cannot be run here."""
+        return list(context.models)
+
+    def skipped(self, context: EvalContext) -> str:
+        """Why it has no subjects."""
+        return "there is nothing to evaluate"
+
+    @abstractmethod
+    def inputs(self, context: EvalContext) -> Any:
+        """JSON value that changes when its predictions would: items, settings, scorers (not the subject)."""
+
+    @abstractmethod
+    def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
+        """Predictions of one subject, one sample per item; an item that cannot be scored is kept and says so."""
+
+    @abstractmethod
+    def score(self, context: EvalContext, samples: Mapping[str, Sequence[Sample]]) -> list[EvalResult]:
+        """The numbers of all subjects, from their samples alone."""
+
+    def result(
+        self, context: EvalContext, subject: str, metric: str, interval: Interval, n_unscored: int = 0, **more: Any
+    ) -> EvalResult:
+        """A row of results. `more`: higher_is_better (needed), unit, group, compared_to, primary, label, method."""
+        path = samples_file(context.out_dir, self.name, subject)
+        fields = {
+            "model": subject,
+            "benchmark": self.name,
+            "version": self.version,
+            "suite": self.suite,
+            "metric": metric,
+            "value": interval.value,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "n_scored": interval.n,
+            "n_unscored": n_unscored,
+            "method": interval.method,
+            "seed": context.seed,
+            "samples_path": path.relative_to(context.run_dir or context.out_dir).as_posix(),
+        }
+        return EvalResult(**{**fields, **more})
+
+
+def samples_file(out_dir: Path, benchmark: str, subject: str) -> Path:
+    """samples/<benchmark>/<subject>.jsonl, with what a path cannot hold of `hf:org/name@main` percent-encoded."""
+    from urllib.parse import quote
+
+    return out_dir / "samples" / benchmark / f"{quote(subject, safe='@')}.jsonl"

@@ -1,0 +1,213 @@
+"""Answers to the held-out prompts, compared with the baseline model's by every scorer.
+
+The reward model that a run optimised against is no evidence alone: a policy learns what it likes, right or wrong
+(Gao et al. 2022). So scorers nothing was trained on stand beside it, with the lengths of the answers, since longer
+answers win with many judges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignment.evaluation.benchmarks.benchmark import Benchmark, EvalContext, LoadedModel, Sample
+from alignment.evaluation.benchmarks.scoring import finite_scores
+from alignment.evaluation.metrics.comparisons import preferences, tie_rate, win_rate
+from alignment.evaluation.result import EvalResult
+from alignment.evaluation.statistics import mean_interval, paired_difference, share_interval
+
+if TYPE_CHECKING:
+    from alignment.preferences.record import PreferenceRecord
+
+
+class WinRate(Benchmark):
+    """Per scorer win_rate, tie_rate and score_difference against the baseline; lengths and endings of the answers."""
+
+    name = "win_rate"
+    suite = "helpfulness"
+    version = 1
+
+    def subjects(self, context: EvalContext) -> Sequence[str]:
+        return list(context.models) if _prompts(context.held_out()) else []
+
+    def skipped(self, context: EvalContext) -> str:
+        return "there are no held-out prompts"
+
+    def inputs(self, context: EvalContext) -> Any:
+        settings = context.settings
+        return {
+            "records": context.records_digest(),
+            "max_new_tokens": settings.max_new_tokens,
+            "bf16": settings.bf16,
+            "scorers": {name: context.scorer_ids.get(name, name) for name in context.scorers},
+        }
+
+    def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
+        from alignment.evaluation.generate import generate
+        from reward.rules import prompt_text
+
+        assert model is not None
+        chosen = _prompts(context.held_out())
+        prompts = [[{"role": m.role, "content": m.content} for m in record.prompt.messages] for record in chosen]
+        answers = generate(
+            *model,
+            prompts,
+            max_new_tokens=context.settings.max_new_tokens,
+            batch_size=context.settings.batch_size,
+            bf16=context.settings.bf16,
+            say=lambda line: context.say(f"{subject}: {line}"),
+        )
+        samples: list[Sample] = [
+            {
+                "id": record.id,
+                "group": record.group_id,
+                "prompt": prompt,
+                "reference": context.references.get(prompt_text(prompt)),
+                "response": None if answer is None else answer.text,
+                "n_tokens": None if answer is None else answer.n_tokens,
+                "finished": None if answer is None else answer.finished,
+                "scores": {},
+            }
+            for record, prompt, answer in zip(chosen, prompts, answers, strict=True)
+        ]
+        answered = [sample for sample in samples if sample["response"] is not None]
+        for scorer in context.scorers:
+            scores = finite_scores(context, scorer, [s["prompt"] for s in answered], [s["response"] for s in answered])
+            for sample, score in zip(answered, scores, strict=True):
+                sample["scores"][scorer] = score
+        return samples
+
+    def score(self, context: EvalContext, samples: Mapping[str, Sequence[Sample]]) -> list[EvalResult]:
+        results = []
+        for subject, rows in samples.items():
+            results += self._answers(context, subject, rows)
+            if subject != context.baseline and context.baseline in samples:
+                results += self._against(context, subject, rows, samples[context.baseline])
+        return results
+
+    def _answers(self, context: EvalContext, subject: str, rows: Sequence[Sample]) -> list[EvalResult]:
+        answered = [row for row in rows if row["response"] is not None]
+        groups = [row["group"] for row in answered]
+        characters = mean_interval([len(row["response"]) for row in answered], groups, seed=context.seed)
+        tokens = mean_interval([row["n_tokens"] for row in answered], groups, seed=context.seed)
+        ended = share_interval([float(row["finished"]) for row in answered], groups, seed=context.seed)
+        missing = len(rows) - len(answered)
+        length: dict[str, Any] = {"higher_is_better": None, "label": "length of the answers"}
+        more = {"higher_is_better": True, "label": "answers that end before the limit"}
+        return [
+            self.result(context, subject, "response_characters", characters, missing, unit="characters", **length),
+            self.result(context, subject, "response_tokens", tokens, missing, unit="tokens", **length),
+            self.result(context, subject, "ended_share", ended, missing, **more),
+        ]
+
+    def _against(
+        self, context: EvalContext, subject: str, rows: Sequence[Sample], baseline: Sequence[Sample]
+    ) -> list[EvalResult]:
+        there = {row["id"]: row for row in baseline if row["response"] is not None}
+        pairs = [(row, there[row["id"]]) for row in rows if row["response"] is not None and row["id"] in there]
+        mine, other = ([len(pair[side]["response"]) for pair in pairs] for side in (0, 1))
+        groups = [row["group"] for row, _ in pairs]
+        difference = paired_difference(mine, other, groups, seed=context.seed)
+        more = {"unit": "characters", "compared_to": context.baseline, "higher_is_better": None}
+        missing, label = len(rows) - len(pairs), "difference in length of the answers"
+        results = [self.result(context, subject, "length_difference", difference, missing, label=label, **more)]
+        independent = [name for name in context.scorers if name not in context.trained_scorers]
+        trained = [name for name in context.scorers if name in context.trained_scorers]
+        for rank, scorer in enumerate([*independent, *trained]):  # the first is primary: an independent one, if any
+            results += self._judged(context, subject, scorer, pairs, len(rows), primary=rank == 0)
+        return results
+
+    def _judged(
+        self,
+        context: EvalContext,
+        subject: str,
+        scorer: str,
+        pairs: Sequence[tuple[Sample, Sample]],
+        n: int,
+        *,
+        primary: bool,
+    ) -> list[EvalResult]:
+        mine, other = ([pair[side]["scores"].get(scorer) for pair in pairs] for side in (0, 1))
+        same = [a["response"] == b["response"] for a, b in pairs]
+        judged = [
+            (value, a, b, row["group"])
+            for value, a, b, (row, _) in zip(preferences(mine, other, same), mine, other, pairs, strict=True)
+            if value is not None
+        ]
+        values, ours, theirs, groups = ([row[column] for row in judged] for column in range(4))
+        wins = win_rate(values, groups, seed=context.seed)
+        ties = tie_rate(values, groups, seed=context.seed)
+        difference = paired_difference(ours, theirs, groups, seed=context.seed)
+        missing = n - len(judged)
+        by = f"by {scorer}" + (
+            " (training reward model: not evidence alone)" if scorer in context.trained_scorers else ""
+        )
+        shown = {"compared_to": context.baseline}
+        return [
+            self.result(
+                context,
+                subject,
+                f"win_rate/{scorer}",
+                wins,
+                missing,
+                **shown,
+                higher_is_better=True,
+                primary=primary,
+                label=f"win rate {by}",
+                method=f"wins + 1/2 ties; {wins.method}",
+            ),
+            self.result(
+                context,
+                subject,
+                f"tie_rate/{scorer}",
+                ties,
+                missing,
+                **shown,
+                higher_is_better=None,
+                label=f"ties {by}",
+            ),
+            self.result(
+                context,
+                subject,
+                f"score_difference/{scorer}",
+                difference,
+                missing,
+                **shown,
+                higher_is_better=True,
+                unit="points",
+                label=f"score difference {by}",
+            ),
+        ]
+
+
+def _prompts(records: Sequence[PreferenceRecord]) -> list[PreferenceRecord]:
+    """The first record of every distinct prompt; prompts with tools are left out: the chat template gets none."""
+    found: dict[str, PreferenceRecord] = {}
+    for record in records:
+        if not record.prompt.tools:
+            found.setdefault(json.dumps([[m.role, m.content] for m in record.prompt.messages]), record)
+    return list(found.values())
+
+
+def generation_rows(samples: Mapping[str, Sequence[Sample]]) -> list[Sample]:
+    """All models' answers and their scores, prompt by prompt: the rows of generations.jsonl."""
+    rows: dict[str, Sample] = {}
+    for model, answers in samples.items():
+        for answer in answers:
+            if answer["response"] is None:
+                continue
+            row = rows.setdefault(
+                answer["id"],
+                {
+                    "prompt_id": answer["id"],
+                    "prompt": answer["prompt"],
+                    "reference": answer["reference"],
+                    "responses": {},
+                    "scores": {},
+                },
+            )
+            row["responses"][model] = answer["response"]
+            for scorer, score in answer["scores"].items():
+                row["scores"].setdefault(scorer, {})[model] = score
+    return list(rows.values())

@@ -1,0 +1,67 @@
+"""A key-value cache that grows in place. Imported while generating only: it needs torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+_ROOM = 64  # positions a buffer is made larger than needed
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
+    """Keys and values (rows, heads, positions, head size) as the front part of a buffer with room behind them.
+
+    The library's layer concatenates instead: each new token copies all keys and values before it.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keys: Tensor
+        self.values: Tensor
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Appends new positions and returns all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        buffers = self._buffers
+        if buffers is None or buffers[0].shape[-2] < end or self.keys.data_ptr() != buffers[0].data_ptr():
+            buffers = self._buffers = self._grown(key_states, value_states, start, end)
+        keys, values = (buffer[: len(key_states), :, :end] for buffer in buffers)
+        keys[:, :, start:], values[:, :, start:] = key_states, value_states
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some rows, at the front of the same buffer."""
+        if self._buffers is None:
+            return
+        kept = []
+        for buffer, held in zip(self._buffers, (self.keys, self.values), strict=True):
+            front = buffer[: len(indices), :, : held.shape[-2]]
+            front.copy_(held[indices])
+            kept.append(front)
+        self.keys, self.values = kept
+
+    def _grown(self, key_states: Tensor, value_states: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+        grown = []
+        for new, held in ((key_states, self.keys), (value_states, self.values)):
+            rows, heads, _, size = new.shape
+            buffer = new.new_empty(rows, heads, end + _ROOM, size)
+            if start:
+                buffer[:, :, :start] = held
+            grown.append(buffer)
+        return grown[0], grown[1]
+
+
+def growing_cache(model: Any) -> DynamicCache:
+    """The model's DynamicCache with growing layers; layers of another kind (sliding window...) stay the library's."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

@@ -1,0 +1,1 @@
+"""Metrics: pure functions of stored predictions. No model, no file, no torch."""

@@ -1,0 +1,170 @@
+"""Runs suites of benchmarks over all models of a run: predictions first, model by model, then the numbers.
+
+OUT/samples/<benchmark>/<subject>.jsonl  predictions, each file written whole or not at all; beside it .key says what
+                                         they were made of, and what is there under the same key is not made again
+OUT/results.jsonl                        one EvalResult a line
+OUT/generations.jsonl                    every model's answer to every prompt, with all scores
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from alignment.atomic import json_digest, storage_errors
+from alignment.errors import RecipeError
+from alignment.evaluation.benchmarks import BENCHMARKS
+from alignment.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    EvalContext,
+    EvalSettings,
+    LoadedModel,
+    Sample,
+    samples_file,
+)
+from alignment.evaluation.benchmarks.win_rate import generation_rows
+from alignment.evaluation.result import EvalResult
+
+__all__ = ["EvalContext", "EvalSettings", "check_suites", "run_suites"]
+
+Samples = dict[str, dict[str, list[Sample]]]  # benchmark -> subject -> samples
+
+
+def check_suites(suites: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> None:
+    """Raises RecipeError naming the nearest when one of `suites` does not exist."""
+    known = list(dict.fromkeys(benchmark.suite for benchmark in benchmarks.values()))
+    for suite in suites:
+        _known("suite", suite, known)
+
+
+def run_suites(
+    context: EvalContext, suites: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS
+) -> list[EvalResult]:
+    """All results of the benchmarks in `suites`, also written to `context.out_dir` with samples and generations.
+
+    Models are loaded one at a time. A run that is killed loses the predictions of one benchmark with one model at
+    most. Raises RecipeError for an unknown suite or baseline, StorageError when the disk refuses, and what the
+    benchmarks raise.
+    """
+    check_suites(suites, benchmarks)
+    _known("baseline", context.baseline, list(context.models))
+    for name in context.trained_scorers:
+        _known("scorer", name, list(context.scorers))
+    chosen = [benchmark for benchmark in benchmarks.values() if benchmark.suite in suites]
+    samples: Samples = {}
+    for benchmark in chosen:
+        samples[benchmark.name] = {subject: [] for subject in benchmark.subjects(context)}
+        if not samples[benchmark.name]:
+            context.say(f"{benchmark.name}: skipped, {benchmark.skipped(context)}")
+    keys = {benchmark.name: benchmark.inputs(context) for benchmark in chosen if samples[benchmark.name]}
+    _predict_with_scorers(context, chosen, keys, samples)
+    _predict_with_models(context, chosen, keys, samples)
+    results = [result for benchmark in chosen for result in benchmark.score(context, samples[benchmark.name])]
+    _write_rows(context.out_dir / "results.jsonl", [result.model_dump(mode="json") for result in results])
+    if "win_rate" in samples:
+        _write_rows(context.out_dir / "generations.jsonl", generation_rows(samples["win_rate"]))
+    return results
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> None:
+    if name in names:
+        return
+    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RecipeError(f"evaluate: unknown {what} {name!r}; {hint}there are: {', '.join(names) or 'none'}")
+
+
+def _predict_with_scorers(
+    context: EvalContext, chosen: Sequence[Benchmark], keys: Mapping[str, Any], samples: Samples
+) -> None:
+    for benchmark in (b for b in chosen if not b.needs_model):
+        for subject in samples[benchmark.name]:
+            identity = context.scorer_ids.get(subject, subject)
+            stored = _Stored(context, benchmark, subject, identity, keys[benchmark.name])
+            found = stored.read()
+            samples[benchmark.name][subject] = stored.make(None) if found is None else found
+
+
+def _predict_with_models(
+    context: EvalContext, chosen: Sequence[Benchmark], keys: Mapping[str, Any], samples: Samples
+) -> None:
+    """Everything that a model is needed for, then the next model: only one is in memory."""
+    for name, identity in context.models.items():
+        model: LoadedModel | None = None
+        for benchmark in (b for b in chosen if b.needs_model and name in samples[b.name]):
+            stored = _Stored(context, benchmark, name, identity, keys[benchmark.name])
+            found = stored.read()
+            if found is None:
+                model = model or context.load(name)
+                found = stored.make(model)
+            samples[benchmark.name][name] = found
+        if model is not None:
+            del model
+            _release()
+
+
+def _release() -> None:
+    """Gives the memory of a model back before the next one is loaded."""
+    import torch
+
+    gc.collect()  # modules hold reference cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class _Stored:
+    """The samples of one benchmark and one subject on disk, and the key of what they are made of."""
+
+    def __init__(self, context: EvalContext, benchmark: Benchmark, subject: str, identity: str, inputs: Any) -> None:
+        self._context, self._benchmark, self._subject = context, benchmark, subject
+        self._path = samples_file(context.out_dir, benchmark.name, subject)
+        self._key_path = self._path.with_suffix(".key")
+        made_of = {"version": benchmark.version, "subject": identity, "seed": context.seed, "inputs": inputs}
+        self._key = json_digest(made_of)
+
+    def read(self) -> list[Sample] | None:
+        """What is stored under this key, or None."""
+        if not (self._path.is_file() and self._key_path.is_file()):
+            return None
+        if self._key_path.read_text(encoding="utf-8").strip() != self._key:
+            return None
+        self._context.say(f"{self._benchmark.name}: {self._subject}: predictions reused")
+        with self._path.open(encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
+
+    def make(self, model: LoadedModel | None) -> list[Sample]:
+        """Predicts, stores, and returns what was stored."""
+        started = time.monotonic()
+        samples = self._benchmark.predict(self._context, self._subject, model)
+        with storage_errors(self._key_path):
+            self._key_path.unlink(missing_ok=True)  # never an old key beside new samples
+        _write_rows(self._path, samples)
+        _write(self._key_path, self._key + "\n")
+        seconds = time.monotonic() - started
+        self._context.say(f"{self._benchmark.name}: {self._subject}: {len(samples)} items, {seconds:.1f} s")
+        return samples
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    _write(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file in one step, synced: after a kill it is the old one or the new one. StorageError if it cannot."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with scratch.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)

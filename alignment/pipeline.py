@@ -1,0 +1,164 @@
+"""The story of a run: for each stage, find its result or run it, and hand its model on to the next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment import hardware
+from alignment.atomic import storage_errors, write_json
+from alignment.errors import AlignmentError
+from alignment.plan import Planned, finish, finished, plan, stage_row
+from alignment.recipe import Recipe
+from alignment.registry import ModelRegistry
+from alignment.runs import (
+    RunContext,
+    RunLog,
+    Say,
+    StageResult,
+    code_version,
+    locked,
+    now,
+    package_versions,
+)
+from alignment.sources.resolve import resolve
+
+
+def run(recipe: Recipe, run_dir: Path, registry: ModelRegistry, console: Say) -> dict[str, Any]:
+    """Runs what is not finished and returns the manifest. The same call after any crash resumes.
+
+    Raises AlignmentError (one clear line) when a stage fails; finished stages stay finished.
+    """
+    started = time.monotonic()
+    with locked(run_dir):
+        say = RunLog(run_dir / "run.log", console)
+        try:
+            stages = plan(recipe, registry, run_dir)
+            if all(p.action == "reuse" for p in stages) and (run_dir / "manifest.json").exists():
+                say(
+                    f"{recipe.name}: nothing to do, all {len(stages)} stages are finished ({time.monotonic() - started:.1f} s)"
+                )
+                return _manifest(recipe, stages, run_dir, "done", results(stages))
+            _preflight(recipe, stages, registry, say)
+            return _run_stages(recipe, stages, run_dir, registry, say)
+        finally:
+            say.close()
+
+
+def results(stages: list[Planned]) -> dict[str, StageResult]:
+    """Stage name -> result, for the stages that are finished."""
+    return {p.spec.name: result for p in stages if p.action == "reuse" and (result := finished(p.folder))}
+
+
+def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, say: Say) -> None:
+    """Everything that can be wrong before the first step is found before the first step."""
+    for p in stages:
+        if p.action != "reuse":
+            p.spec.stage.check(p.spec.name, p.spec.settings)
+    outside = {source for p in stages for source in p.spec.models.values()} - {p.spec.name for p in stages}
+    for source in sorted(outside):
+        resolve(recipe.head.base if source == "base" else source, registry, say=say)
+
+
+def _run_stages(
+    recipe: Recipe, stages: list[Planned], run_dir: Path, registry: ModelRegistry, say: RunLog
+) -> dict[str, Any]:
+    done: dict[str, StageResult] = {}
+    for number, p in enumerate(stages, 1):
+        title = f"[{number}/{len(stages)}] {p.spec.name}"
+        if p.action == "reuse" and (result := finished(p.folder)):
+            say(f"{title}: reused ({p.reason})")
+            done[p.spec.name] = result
+            continue
+        say(f"{title}: {p.action} ({p.reason})")
+        _manifest(recipe, stages, run_dir, "running", done, current=p.spec.name)
+        try:
+            done[p.spec.name] = _run_stage(recipe, p, stages, run_dir, registry, say, done)
+        except BaseException as error:
+            _manifest(recipe, stages, run_dir, "failed", done, current=p.spec.name)
+            if isinstance(error, AlignmentError):
+                say.record(f"{p.spec.name}: {error}")
+            raise
+    return _manifest(recipe, stages, run_dir, "done", done)
+
+
+def _run_stage(
+    recipe: Recipe,
+    p: Planned,
+    stages: list[Planned],
+    run_dir: Path,
+    registry: ModelRegistry,
+    say: Say,
+    done: Mapping[str, StageResult],
+) -> StageResult:
+    started = time.monotonic()
+    made = {name: ref for result in done.values() for name, ref in result.models.items()}
+    refs = {
+        role: made.get(source) or (recipe.head.base if source == "base" else source)
+        for role, source in p.spec.models.items()
+    }
+    context = RunContext(
+        run=recipe.name,
+        run_dir=run_dir,
+        folder=p.folder,
+        stage=p.spec.name,
+        key=p.key,
+        seed=recipe.head.seed,
+        base=recipe.head.base,
+        chat_template=recipe.head.chat_template,
+        recipe_digest=recipe.digest,
+        registry=registry,
+        inputs=refs,
+        input_digests={role: resolve(ref, registry, say=say).digest for role, ref in refs.items()},
+        data=p.spec.data,
+        data_digests=p.parts["data"],
+        produced={q.spec.name: q.spec.stage.produces for q in stages if q.spec.name in done and q.spec.stage.produces},
+        say=say,
+    )
+    with storage_errors(p.folder):
+        if p.action == "run":  # nothing of an earlier attempt with other inputs may be mixed in
+            shutil.rmtree(p.folder, ignore_errors=True)
+        write_json(p.folder / "inputs.json", p.parts)
+        result = p.spec.stage.run(context, p.spec.settings)
+    seconds = time.monotonic() - started
+    finish(p.folder, result, context, seconds)
+    say(f"{p.spec.name}: done in {seconds:.0f} s" + "".join(f", saved as {ref}" for ref in result.models.values()))
+    return result
+
+
+def _manifest(
+    recipe: Recipe,
+    stages: list[Planned],
+    run_dir: Path,
+    status: str,
+    done: Mapping[str, StageResult],
+    current: str | None = None,
+) -> dict[str, Any]:
+    """Writes manifest.json: the whole run for a reader who has only this file."""
+    path = run_dir / "manifest.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = [
+        stage_row(p, run_dir, done.get(p.spec.name), status if p.spec.name == current else "pending") for p in stages
+    ]
+    manifest = {
+        "name": recipe.name,
+        "description": recipe.head.description,
+        "status": status,
+        "seed": recipe.head.seed,
+        "base": recipe.head.base,
+        "recipe": recipe.as_dict(),
+        "recipe_digest": recipe.digest,
+        "created": before.get("created", now()),
+        "updated": now(),
+        "seconds": sum(row["seconds"] or 0 for row in rows),
+        "versions": package_versions(),
+        "hardware": before.get("hardware") if status == "done" and current is None and before else hardware.describe(),
+        "code_version": code_version(),
+        "stages": rows,
+    }
+    write_json(path, manifest)
+    return manifest

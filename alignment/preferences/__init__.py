@@ -1,0 +1,1 @@
+"""Preference data: one schema (`record`), its files (`store`), its views (`views`), sources and importers."""

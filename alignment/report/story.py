@@ -1,0 +1,179 @@
+"""What a run says in words: the chain of models, the summary and the caveats, all built from its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignment.evaluation.result import EvalResult
+from alignment.report.display import count, null_value, scorer, shown, subject, verdict
+from alignment.report.load import Run, Stage
+from alignment.report.tables import by_metric, primary, rows_used, sections, training_scorers
+
+METHODS = {
+    "sft": "supervised fine-tuning",
+    "reward": "reward model",
+    "dpo": "direct preference optimisation",
+    "kto": "Kahneman-Tversky optimisation",
+    "ppo": "proximal policy optimisation",
+    "grpo": "group-relative policy optimisation",
+}
+COMPARISONS = 4  # at most, in the summary
+LEVELS = 4  # other metrics at most, in the summary
+MAIN_ROLES = ("model", "policy", "base")  # the input a stage starts from; the others are only used
+
+
+@dataclass(frozen=True)
+class Step:
+    """A model in the chain, the stage that made it (None for the base), and what was trained from it."""
+
+    name: str
+    ref: str
+    stage: Stage | None
+    uses: tuple[str, ...]  # other models the stage needed
+    children: tuple[Step, ...]
+
+
+def chain(run: Run) -> Step:
+    """The tree of models from the base on; a stage hangs under the model it started from."""
+    makers = {ref: stage.name for stage in run.manifest.stages for ref in stage.models.values()}
+    waiting = [s for s in run.manifest.stages if s.models or (s.status != "done" and "report" != s.kind != "evaluate")]
+    parents = {s.name: makers.get(_start(s), "base") for s in waiting}
+
+    def grow(stage: Stage) -> Step:
+        start = _start(stage)
+        uses = tuple(f"{role}: {ref}" for role, ref in stage.inputs.items() if ref != start)
+        children = tuple(grow(s) for s in waiting if parents[s.name] == stage.name and s is not stage)
+        return Step(stage.name, ", ".join(stage.models.values()), stage, uses, children)
+
+    roots = tuple(grow(s) for s in waiting if parents[s.name] in ("base", s.name))
+    return Step("base", run.manifest.base, None, (), roots)
+
+
+def _start(stage: Stage) -> str:
+    """The reference of the model a stage started from, "" when the manifest does not say."""
+    return next(
+        (stage.inputs[role] for role in MAIN_ROLES if role in stage.inputs), next(iter(stage.inputs.values()), "")
+    )
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A part of the summary: the metric's name, set bold, and what is said of it."""
+
+    lead: str
+    text: str
+
+
+def summary(run: Run) -> list[Sentence]:
+    """One paragraph: what was trained, the main comparisons with what their intervals allow to say, the rest plain."""
+    results = [r for r in primary(run.results) if r.value is not None]
+    own = training_scorers(run)
+    order = {name: index for index, name in enumerate(run.models)}
+    compared = [r for r in results if null_value(r) is not None]
+    compared.sort(key=lambda r: (scorer(r) in own, -order[r.model], order.get(r.compared_to or "", 0)))
+    sentences = [Sentence("", _trained(run))]
+    for name, members in by_metric(compared[:COMPARISONS]):
+        warning = (
+            "; the scorer is this run's own reward model, which is not evidence alone"
+            if scorer(members[0]) in own
+            else ""
+        )
+        sentences.append(Sentence(name, "; ".join(_comparison(r) for r in members) + warning + "."))
+    levels = by_metric(r for r in results if null_value(r) is None)
+    sentences += [
+        Sentence(name, _level(run, sorted(members, key=lambda r: order[r.model]))) for name, members in levels[:LEVELS]
+    ]
+    if not results:
+        return [*sentences, Sentence("", "It holds no evaluation results.")]
+    if len(levels) > LEVELS:
+        sentences.append(Sentence("", f"Table 1 has {len(levels) - LEVELS} more."))
+    end = "Brackets are 95% intervals over items; they do not cover how another training seed would differ."
+    return [*sentences, Sentence("", end)]
+
+
+def _trained(run: Run) -> str:
+    makers = {ref: stage.name for stage in run.manifest.stages for ref in stage.models.values()}
+    steps = []
+    for stage in (s for s in run.manifest.stages if s.models):
+        used, start = rows_used(stage), makers.get(_start(stage), "base")
+        sources = " and ".join(dict.fromkeys(use.source for use in stage.data if use.role == "train"))
+        on = f" on {count(used)} rows of {sources}" if used is not None and sources else ""
+        steps.append(f"{stage.name} ({METHODS.get(stage.kind, stage.kind)}) from {start}{on}")
+    if not steps:
+        return f"This run trained no model; its base is {run.manifest.base}."
+    models = "one model" if len(steps) == 1 else f"{len(steps)} models"
+    text = f"Starting from {run.manifest.base}, this run trained {models}: {'; '.join(steps)}."
+    return re.sub(r"@([0-9a-f]{10})[0-9a-f]{10,}", r"@\1…", text)  # a revision's first digits do in prose
+
+
+def _comparison(result: EvalResult) -> str:
+    read = verdict(result) or "with no interval to judge it by"
+    return f"{_told(result, subject(result))}, {read}"
+
+
+def _told(result: EvalResult, who: str) -> str:
+    words = shown(result)
+    return f"{who} {words.value} {_unbroken(words.interval)} {_unbroken(f'(n = {words.n})')}"
+
+
+def _unbroken(text: str) -> str:
+    """`text` kept on one line."""
+    return text.replace(" ", "\u00a0")
+
+
+def _level(run: Run, members: Sequence[EvalResult]) -> str:
+    """A metric that compares nothing by itself: the first and the last model, and their paired difference."""
+    first, last = members[0], members[-1]
+    if len(members) == 1:
+        return _told(first, first.model) + "."
+    text = f"{_told(first, first.model)}, {_told(last, last.model)}"
+    for r in run.results:
+        same = (r.benchmark, r.model, r.compared_to, r.group) == (last.benchmark, last.model, first.model, None)
+        if same and null_value(r) is not None and verdict(r):
+            words = shown(r)
+            return f"{text}; paired difference {words.value} {_unbroken(words.interval)}, {verdict(r)}."
+    return text + "."
+
+
+def caveats(run: Run) -> list[str]:
+    """What a reader must know before quoting a number."""
+    found = []
+    unfinished = [s for s in run.manifest.stages if s.status != "done" and s.kind != "report"]
+    if unfinished:
+        found.append(
+            f"Not finished: {', '.join(f'{s.name} ({s.status})' for s in unfinished)}; nothing below is theirs."
+        )
+    found.append(
+        f"One training seed ({run.manifest.seed}). Intervals cover the choice of items, not of seeds: a claim about a "
+        "method needs several seeds, with the seed as the unit."
+    )
+    compared = sum(bool(verdict(r)) for r in run.results)
+    if compared > 1:
+        found.append(
+            f"The page makes {compared} comparisons, each at 95%; if no model differed from any other, about one in "
+            "twenty would still read as higher or lower."
+        )
+    own = training_scorers(run)
+    if any(scorer(r) in own for r in run.results):
+        found.append(
+            "A policy can please the reward model of its own run without being better; compare scorers from outside."
+        )
+    parts = sections(run.results)
+    if parts["bias"]:
+        found.append(
+            "Bias measures by sentence pairs are noisy and partly invalid (Blodgett et al. 2021); they can show a "
+            "difference between models, not the absence of bias."
+        )
+    left_out = sum(r.n_unscored > 0 for r in run.results)
+    if left_out:
+        found.append(
+            f"Results that leave out items which could not be scored: {left_out}; the tables say how many items."
+        )
+    undefined = sum(r.value is None for r in run.results)
+    if undefined:
+        found.append(
+            f"Results that are undefined (n/a): {undefined}; the reason stands beside each, and none counts as 0."
+        )
+    return found + [f"{s.name}: {note}" for s in run.manifest.stages for note in s.notes]

@@ -1,0 +1,35 @@
+"""One file per stage: its settings and `run(context, settings) -> StageResult`; one row here.
+
+Heavy imports stay inside `run` and `check`, so a recipe is read and planned without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.runs import RunContext, StageResult
+from alignment.stages import dpo, evaluate, report, reward, sft
+from alignment.stages.settings import StageSettings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of stage. `version` goes into its content key: raise it when a change alters results."""
+
+    settings: type[StageSettings]
+    run: Callable[[RunContext, Any], StageResult]
+    check: Callable[[str, Any], None]  # (stage name, settings): what only heavy libraries can tell, before any work
+    produces: str | None
+    version: int
+    reads_run: bool = False  # depends on every earlier stage of the run
+
+
+STAGES: dict[str, Stage] = {
+    "sft": Stage(sft.SFTSettings, sft.run, sft.check, produces="policy", version=1),
+    "reward": Stage(reward.RewardSettings, reward.run, reward.check, produces="reward", version=1),
+    "dpo": Stage(dpo.DPOSettings, dpo.run, dpo.check, produces="policy", version=1),
+    "evaluate": Stage(evaluate.EvaluateSettings, evaluate.run, evaluate.check, produces=None, version=1),
+    "report": Stage(report.ReportSettings, report.run, report.check, produces=None, version=1, reads_run=True),
+}

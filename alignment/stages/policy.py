@@ -1,0 +1,36 @@
+"""Loading a policy for training and putting the trained one into the registry: full weights, or an adapter's delta."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignment.lora import LoraSettings
+from alignment.registry import ModelEntry
+from alignment.runs import RunContext
+
+
+def load(context: RunContext, peft: LoraSettings | None) -> tuple[Any, Any]:
+    """The stage's input policy in fp32, with a new adapter on it when `peft` is given; and its tokenizer."""
+    from alignment.lora import add_lora
+    from alignment.models import load_policy
+    from alignment.runtime import pick_device
+
+    model, tokenizer = load_policy(
+        context.inputs["model"],
+        context.registry,
+        device=pick_device(),
+        chat_template=context.chat_template,
+        say=context.say,
+    )
+    return (model if peft is None else add_lora(model, peft)), tokenizer
+
+
+def register(
+    context: RunContext, model: Any, tokenizer: Any, peft: LoraSettings | None, metrics: Mapping[str, float]
+) -> ModelEntry:
+    """The trained policy as a registry entry, whose parent is the model the stage started from."""
+    from alignment.models import save_adapter, save_model
+
+    kind, save = ("policy", save_model) if peft is None else ("adapter", save_adapter)
+    return context.register(kind, "policy", lambda folder: save(model, tokenizer, folder), metrics, "model")

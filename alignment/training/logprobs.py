@@ -1,0 +1,128 @@
+"""Log-probabilities of completions.
+
+Only the hidden states that predict a scored token meet the language-model head, a chunk at a time, and every chunk is
+projected again in the backward pass: logits for prompt and padding positions never exist, and those of the completion
+never all at once. Everything below is the trunk's business (`model.base_model.forward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignment.errors import ModelError
+
+
+def unwrap_peft(model: Any) -> Any:
+    """The transformers model inside a PeftModel (with the adapter's layers in place), or the model itself.
+
+    Raises ModelError for prompt-learning adapters: they work outside the trunk.
+    """
+    if not hasattr(model, "get_base_model"):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        raise ModelError(
+            f"{model.active_peft_config.peft_type}: only adapters inside the layers (LoRA...) are supported"
+        )
+    return model.get_base_model()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the mode before is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def token_logprobs(
+    model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
+) -> Tensor:
+    """log p(token t+1 | tokens 0..t) for the scored tokens of a right-padded batch.
+
+    Args:
+        model: a decoder with a language-model head, or a PeftModel of one.
+        batch: `input_ids`, `attention_mask`, `completion_mask`, each (N, T).
+        temperature: the logits are divided by it.
+        chunk_tokens: tokens projected at a time; memory for logits is chunk_tokens x vocabulary.
+
+    Returns:
+        (N, T-1) float32 nats, column t belongs to token t+1, 0 where that token is not scored. The soft-max runs in
+        float32 whatever the autocast.
+    """
+    causal = unwrap_peft(model)
+    hidden = causal.base_model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state  # (N, T, H)
+    scored = batch["completion_mask"][:, 1:].bool()
+    states = hidden[:, :-1][scored]  # (S, H): the state at t predicts the token at t+1
+    targets = batch["input_ids"][:, 1:][scored]
+    chunks = zip(torch.split(states, chunk_tokens), torch.split(targets, chunk_tokens), strict=True)
+    flat = torch.cat(
+        [
+            checkpoint(_target_logprobs, causal, chunk, target, temperature, use_reentrant=False)
+            for chunk, target in chunks
+        ]
+    )
+    return flat.new_zeros(scored.shape).masked_scatter(scored, flat)
+
+
+def sequence_logprobs(
+    model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
+) -> Tensor:
+    """log p(completion | prompt) of every row: (N,) float32 nats, the sum of `token_logprobs`."""
+    return token_logprobs(model, batch, temperature, chunk_tokens).sum(dim=1)
+
+
+def _target_logprobs(causal: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head_logits(causal, states) / temperature
+    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def head_logits(causal: Any, states: Tensor) -> Tensor:
+    """Logits (S, V) float32 of hidden states (S, H), with the scaling the model's own forward applies.
+
+    Cohere multiplies by `logit_scale`, Falcon-H1 by `lm_head_multiplier`, Granite divides by `logits_scaling`
+    (HyperCLOVA X multiplies); Gemma 2 then caps by c·tanh(logits / c). `check_head` compares the result with the
+    model itself.
+    """
+    config = causal.config.get_text_config()
+    logits: Tensor = causal.get_output_embeddings()(states).float()
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            logits = logits * getattr(config, name)
+    if getattr(config, "logits_scaling", None) is not None:
+        scaling = config.logits_scaling
+        logits = logits * scaling if config.model_type == "hyperclovax" else logits / scaling
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def check_head(model: Any) -> None:
+    """Compares `head_logits` with the model's own logits on eight tokens.
+
+    Raises ModelError when they differ: the model does something to its logits that this module does not know.
+    """
+    causal = unwrap_peft(model)
+    device = causal.get_input_embeddings().weight.device
+    ids = torch.arange(8, device=device).unsqueeze(0)
+    with evaluating(model):
+        expected = model(input_ids=ids, use_cache=False).logits.float()
+        states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        found = head_logits(causal, states.flatten(0, 1)).view_as(expected)
+    low_precision = torch.is_autocast_enabled(device.type) or states.dtype != torch.float32
+    tolerance = (0.02 if low_precision else 1e-4) * (1.0 + float(expected.abs().max()))
+    if not float((found - expected).abs().max()) <= tolerance:
+        raise ModelError(
+            f"{type(causal).__name__}: its logits are more than head(hidden states) in a way that is not supported; "
+            "use another model"
+        )

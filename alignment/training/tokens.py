@@ -1,0 +1,216 @@
+"""From messages to token ids: one rule for every stage, in training and in scoring.
+
+The prompt is rendered with the chat template's generation prompt, the whole conversation without it, and the first
+must be a prefix of the second: otherwise the model would train on contexts it never meets when it answers.
+
+A completion ends with the template's last end-of-sequence token. What the template writes after it is cut off and
+never scored, because generation has stopped by then: SmolLM2's template ends `<|im_end|>\\n`, and that newline is not
+scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+from jinja2 import TemplateError
+
+from alignment.errors import DataError, ModelError
+
+Messages = Sequence[Mapping[str, str]]
+Truncation = Literal["drop", "keep_start", "error"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt and one response as token ids.
+
+    `completion_mask` runs along `completion_ids`: 1 = a token the assistant wrote, 0 = context between its turns.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    completion_mask: list[int]
+    truncated: bool = False
+
+    @property
+    def ids(self) -> list[int]:
+        """The whole row."""
+        return self.prompt_ids + self.completion_ids
+
+    @property
+    def mask(self) -> list[int]:
+        """1 for every scored token of the whole row."""
+        return [0] * len(self.prompt_ids) + self.completion_mask
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass
+class LengthReport:
+    """What `max_length` did to the records of a data set; nothing is dropped or cut without a count here."""
+
+    max_length: int | None
+    kept: int = 0
+    truncated: list[str] = field(default_factory=list)  # record ids
+    dropped: list[str] = field(default_factory=list)  # record ids
+
+    def say(self) -> str:
+        """One line for the run log."""
+        return (
+            f"{self.kept} records kept, {len(self.truncated)} of them truncated, {len(self.dropped)} dropped "
+            f"(max_length {self.max_length} tokens)"
+        )
+
+
+@overload
+def encode(tokenizer: Any, prompt_messages: Messages, response_messages: Messages) -> Encoded: ...
+
+
+@overload
+def encode(
+    tokenizer: Any,
+    prompt_messages: Messages,
+    response_messages: Messages,
+    max_length: int | None,
+    truncation: Truncation = "drop",
+) -> Encoded | None: ...
+
+
+def encode(
+    tokenizer: Any,
+    prompt_messages: Messages,
+    response_messages: Messages,
+    max_length: int | None = None,
+    truncation: Truncation = "drop",
+) -> Encoded | None:
+    """Token ids of a prompt and a response.
+
+    A response is usually one assistant message. It may be several (assistant, user, assistant): then all that follows
+    the prompt is the completion, and only the assistant's own tokens are scored.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        prompt_messages: the conversation up to the response.
+        response_messages: begins and ends with an assistant message.
+        max_length: most tokens of prompt and completion together; None means no limit.
+        truncation: of a longer row, `drop` returns None, `keep_start` cuts the end of the completion (or returns None
+            when no scored token is left), `error` raises.
+
+    Raises:
+        ModelError: no chat template, or one that does not render the prompt as a prefix of the conversation.
+        DataError: messages that are no prompt and response, or a row too long under `truncation="error"`.
+    """
+    prompt_ids = _render_prompt(tokenizer, prompt_messages)
+    row = _encode_after(tokenizer, prompt_ids, prompt_messages, response_messages)
+    return _fit(row, max_length, truncation)
+
+
+def encode_record(
+    tokenizer: Any,
+    record_id: str,
+    prompt_messages: Messages,
+    responses: Sequence[Messages],
+    report: LengthReport,
+    truncation: Truncation = "drop",
+) -> list[Encoded] | None:
+    """All responses of one record, or None when one of them is too long: a record is kept whole or not at all.
+
+    `report` holds the limit and counts what happened. Raises as `encode` does.
+    """
+    prompt_ids = _render_prompt(tokenizer, prompt_messages)
+    rows: list[Encoded] = []
+    for response in responses:
+        row = _fit(_encode_after(tokenizer, prompt_ids, prompt_messages, response), report.max_length, truncation)
+        if row is None:
+            report.dropped.append(record_id)
+            return None
+        rows.append(row)
+    report.kept += 1
+    if any(row.truncated for row in rows):
+        report.truncated.append(record_id)
+    return rows
+
+
+def text_encoder(tokenizer: Any) -> Callable[[Messages, str], list[int]]:
+    """The same rule as a function (prompt messages, response text) -> ids of the row, for a reward model."""
+
+    def encode_text(prompt: Messages, response: str) -> list[int]:
+        return encode(tokenizer, prompt, [{"role": "assistant", "content": response}]).ids
+
+    return encode_text
+
+
+def _encode_after(
+    tokenizer: Any, prompt_ids: list[int], prompt_messages: Messages, response_messages: Messages
+) -> Encoded:
+    roles = [message["role"] for message in response_messages]
+    if not roles or roles[0] != "assistant" or roles[-1] != "assistant":
+        raise DataError(f"a response begins and ends with an assistant message, not {', '.join(roles) or 'nothing'}")
+    row, mask = list(prompt_ids), [0] * len(prompt_ids)
+    for turn, role in enumerate(roles):
+        if role != "assistant":
+            continue
+        before = [*prompt_messages, *response_messages[:turn]]
+        opened = prompt_ids if turn == 0 else _render(tokenizer, before, generation_prompt=True)
+        closed = _render(tokenizer, [*before, response_messages[turn]], generation_prompt=False)
+        _must_start_with(tokenizer, opened, row)
+        _must_start_with(tokenizer, closed, opened)
+        answer = _cut_after_last(closed[len(opened) :], tokenizer.eos_token_id)
+        mask += [0] * (len(opened) - len(row)) + [1] * len(answer)
+        row = opened + answer
+    return Encoded(prompt_ids, row[len(prompt_ids) :], mask[len(prompt_ids) :])
+
+
+def _fit(row: Encoded, max_length: int | None, truncation: Truncation) -> Encoded | None:
+    if max_length is None or len(row) <= max_length:
+        return row
+    if truncation == "error":
+        raise DataError(f"{len(row)} tokens of prompt and response, more than max_length {max_length}")
+    room = max_length - len(row.prompt_ids)
+    if truncation == "drop" or room <= 0 or not any(row.completion_mask[:room]):
+        return None
+    return Encoded(row.prompt_ids, row.completion_ids[:room], row.completion_mask[:room], truncated=True)
+
+
+def _render_prompt(tokenizer: Any, messages: Messages) -> list[int]:
+    if not messages:
+        raise DataError("a prompt needs at least one message")
+    return _render(tokenizer, messages, generation_prompt=True)
+
+
+def _render(tokenizer: Any, messages: Messages, *, generation_prompt: bool) -> list[int]:
+    if not tokenizer.chat_template:
+        raise ModelError(f"{_name(tokenizer)} has no chat template; name a Jinja file under the recipe's chat_template")
+    try:
+        return tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+            list(messages), tokenize=True, add_generation_prompt=generation_prompt, return_dict=False
+        )
+    except TemplateError as error:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise DataError(f"the chat template of {_name(tokenizer)} refuses the roles {roles}: {error}") from error
+
+
+def _must_start_with(tokenizer: Any, whole: list[int], start: list[int]) -> None:
+    if whole[: len(start)] == start:
+        return
+    same = next((i for i, (a, b) in enumerate(zip(whole, start, strict=False)) if a != b), min(len(whole), len(start)))
+    raise ModelError(
+        f"the chat template of {_name(tokenizer)} renders a prompt differently once an answer follows it: "
+        f"{tokenizer.decode(start[same : same + 8])!r} becomes {tokenizer.decode(whole[same : same + 8])!r} at token "
+        f"{same}; use a template that only appends (recipe key chat_template)"
+    )
+
+
+def _cut_after_last(ids: list[int], eos: int | None) -> list[int]:
+    """Without an end-of-sequence token there is nothing to cut behind."""
+    for index in range(len(ids) - 1, -1, -1):
+        if ids[index] == eos:
+            return ids[: index + 1]
+    return ids
+
+
+def _name(tokenizer: Any) -> str:
+    return str(tokenizer.name_or_path) or type(tokenizer).__name__

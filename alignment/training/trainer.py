@@ -1,0 +1,216 @@
+"""One transformers Trainer for every objective: exact metrics, exact accumulation, exact resume.
+
+- The gradient of a step does not depend on how its rows are split into micro-batches or processes.
+- A logged metric is the exact ratio over all records since the last log, in training and in evaluation.
+- A killed run resumes from its last whole checkpoint and ends with the same weights and logs as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from alignment.errors import AlignmentError
+from alignment.training.checkpoints import WholeCheckpoints
+from alignment.training.collate import Batch
+from alignment.training.metrics import Meter
+from alignment.training.objectives import Measured, Objective
+
+PENDING_METRICS = "pending_metrics.json"  # in a checkpoint: what was measured since the last log
+
+# Mean nats per token by which the starting policy may differ from its reference: rounding, nothing else.
+START_TOLERANCE = 1e-4
+START_TOLERANCE_LOW_PRECISION = 0.05
+
+
+class Rows(Dataset[Any]):
+    """A list as a torch Dataset."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._rows[index]
+
+
+class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
+    """Trains a model on an objective."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's weight; the Trainer must not divide again
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: Any,
+        args: TrainingArguments,
+        train_rows: Sequence[Mapping[str, Any]],
+        eval_rows: Sequence[Mapping[str, Any]] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        tokenizer: Any = None,
+    ) -> None:
+        """Prepares training.
+
+        Args:
+            objective: the loss, and how rows become batches.
+            model: a transformers model or a PeftModel.
+            args: see `training_arguments`.
+            train_rows: mappings with the objective's columns.
+            eval_rows: the same, for evaluation during training.
+            callbacks: for example `ProgressLog`.
+            tokenizer: saved beside every checkpoint's weights when given.
+
+        Raises:
+            AlignmentError: several GPUs visible to one process.
+            ValueError: a row without one of the objective's columns.
+        """
+        for row in [*train_rows, *(eval_rows or ())]:
+            missing = [column for column in objective.columns if column not in row]
+            if missing:
+                raise ValueError(f"row {row.get('id')} has no {', '.join(missing)}")
+        if args.n_gpu > 1:
+            raise AlignmentError(
+                f"{args.n_gpu} GPUs are visible to one process; start one process per GPU with torchrun, or show it "
+                "one with CUDA_VISIBLE_DEVICES=0"
+            )
+        self.objective = objective
+        self._train_meter = Meter()
+        self._eval_meter = Meter()
+        self._start_checked = False
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=objective.collate,
+            train_dataset=Rows(train_rows),
+            eval_dataset=Rows(eval_rows) if eval_rows is not None else None,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Trains from the start, or on from a checkpoint (see `last_complete_checkpoint`)."""
+        self._train_meter.clear()
+        if resume_from_checkpoint is not None and self.is_world_process_zero():
+            pending = Path(resume_from_checkpoint) / PENDING_METRICS
+            self._train_meter.load(json.loads(pending.read_text(encoding="utf-8")))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    # The loss of a step
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
+        """The weight of all micro-batches of a step, over all processes."""
+        total = torch.stack([self.objective.weight(batch) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.reduce(total, "sum")  # type: ignore[no-any-return]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """The micro-batch's share of the step's loss: Σ_micro weight · loss / Σ_step weight.
+
+        Times the number of processes, because gradients are averaged over them. Raises AlignmentError for a loss that
+        is not finite.
+        """
+        if self.state.global_step == 0 and not self._start_checked:
+            self._check_start(inputs)
+        measured = self._measure(model, inputs)
+        self._refuse_non_finite(measured, inputs)
+        self._train_meter.add(measured.sums, measured.counts)
+        assert num_items_in_batch is not None
+        share = self.objective.weight(inputs) / num_items_in_batch * self.accelerator.num_processes
+        loss = measured.loss * share
+        return (loss, {}) if return_outputs else loss
+
+    def _measure(self, model: nn.Module, inputs: Batch) -> Measured:
+        bare = self.accelerator.unwrap_model(model)
+        # the Trainer puts autocast around the model's own forward only, and objectives call the trunk
+        with self.accelerator.autocast():
+            if bare is model:
+                return self.objective.loss(model, inputs)
+            return _through(model, bare, lambda: self.objective.loss(bare, inputs))
+
+    def _check_start(self, inputs: Batch) -> None:
+        low = self.args.bf16 or self.args.fp16 or next(self.model.parameters()).dtype != torch.float32
+        with self.accelerator.autocast():
+            tolerance = START_TOLERANCE_LOW_PRECISION if low else START_TOLERANCE
+            self.objective.check_start(self.accelerator.unwrap_model(self.model), inputs, tolerance)
+        self._start_checked = True
+
+    def _refuse_non_finite(self, measured: Measured, inputs: Batch) -> None:
+        bad = (~measured.sums["loss"].detach().isfinite()).tolist()
+        if any(bad):
+            ids = [name for name, is_bad in zip(inputs["ids"], bad, strict=True) if is_bad]
+            raise AlignmentError(
+                f"step {self.state.global_step + 1}: the loss is not finite for record {', '.join(ids)}; lower the "
+                "learning rate, or look at these records"
+            )
+
+    # Metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Puts the exact ratios since the last log into a training log."""
+        if "loss" in logs:
+            meter = self._over_processes()
+            logs = {**logs, **meter.ratios()}
+            self._train_meter.clear()
+        super().log(logs, start_time)
+
+    def _over_processes(self) -> Meter:
+        meter = Meter()
+        state = self._train_meter.state()
+        pairs = torch.tensor(list(state.values()), dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            pairs = self.accelerator.reduce(pairs.to(self.args.device), "sum").cpu()
+        meter.load({name: (total, count) for name, (total, count) in zip(state, pairs.tolist(), strict=True)})
+        return meter
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Adds the exact ratios over all evaluation records."""
+        self._eval_meter.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in self._eval_meter.ratios().items()})
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, None, None]:
+        """Measures one evaluation batch; rows repeated to fill the last round of processes are left out."""
+        with torch.no_grad():
+            _, sums, counts = self._measure(model, self._prepare_inputs(inputs))
+        self._eval_meter.add(*self.accelerator.gather_for_metrics((dict(sums), dict(counts))))
+        return None, None, None
+
+    # Checkpoints
+
+    def _save_more(self, checkpoint: Path) -> None:
+        pending = self._over_processes().state()
+        if self.args.should_save:
+            (checkpoint / PENDING_METRICS).write_text(json.dumps(pending), encoding="utf-8")
+
+
+def _through(wrapper: nn.Module, bare: nn.Module, method: Callable[[], Measured]) -> Measured:
+    """Runs `method` inside `wrapper.forward`, so that DDP and FSDP see the forward pass they synchronise."""
+    original = bare.forward
+
+    def redirected() -> Measured:
+        bare.forward = original
+        return method()
+
+    bare.forward = redirected
+    try:
+        return wrapper()  # type: ignore[no-any-return]
+    finally:
+        bare.forward = original

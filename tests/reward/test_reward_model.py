@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reward.model import RewardModel, sequence_rewards
+from reward.scorer import Scorer
+
+# peft reads an attribute that transformers renamed
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+PAD = 2
+
+
+def classifier(num_labels: int = 1) -> Any:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=PAD,
+        num_labels=num_labels,
+    )
+    return LlamaForSequenceClassification(config).eval()
+
+
+def padded(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    width = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([row + [PAD] * (width - len(row)) for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+
+
+def encode_as(rows: dict[str, list[int]]) -> Callable[[Any, str], list[int]]:
+    return lambda prompt, response: rows[response]
+
+
+ROWS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16], [17]]
+
+
+def test_equals_the_standard_forward_where_the_pad_id_never_occurs() -> None:
+    model = classifier()
+    batch = padded(ROWS)
+    torch.testing.assert_close(sequence_rewards(model, batch), model(**batch).logits.squeeze(-1), rtol=0, atol=1e-6)
+
+
+def test_an_end_of_sequence_that_is_also_the_pad_id_counts() -> None:
+    model = classifier()
+    batch = padded([[5, 6, 7, PAD], [9, 10, PAD]])
+    alone = [model(torch.tensor([row]), use_cache=False).logits for row in ([5, 6, 7, PAD], [9, 10, PAD])]
+    rewards = sequence_rewards(model, batch)
+    hidden = model.model(**batch).last_hidden_state
+    expected = model.score(torch.stack([hidden[0, 3], hidden[1, 2]])).squeeze(-1)
+    torch.testing.assert_close(rewards, expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(rewards, torch.cat(alone).squeeze(-1), atol=1e-4)  # transformers pools before the eos
+
+
+def test_the_reward_does_not_depend_on_padding() -> None:
+    model = classifier()
+    together = sequence_rewards(model, padded(ROWS))
+    alone = torch.cat([sequence_rewards(model, padded([row])) for row in ROWS])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_the_head_is_float32_under_autocast() -> None:
+    model = classifier()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rewards = sequence_rewards(model, padded(ROWS))
+    assert rewards.dtype == torch.float32
+    assert (rewards != rewards.bfloat16().float()).any()
+
+
+def test_a_half_precision_head_is_cast_once_and_refused_otherwise() -> None:
+    model = classifier().bfloat16()
+    with pytest.raises(ValueError, match="score head must be float32"):
+        sequence_rewards(model, padded(ROWS))
+    scorer = RewardModel(model, encode_as({}))
+    assert scorer.rewards(padded(ROWS)).dtype == torch.float32
+
+
+def test_scores_come_back_in_the_order_given_and_are_float32() -> None:
+    model = classifier()
+    texts = {f"r{i}": row for i, row in enumerate(ROWS)}
+    scorer = RewardModel(model, encode_as(texts), batch_size=3)
+    assert isinstance(scorer, Scorer)
+    prompts = [[{"role": "user", "content": "?"}]] * len(texts)
+    scores = scorer.score(prompts, list(texts))
+    assert scores.dtype == np.float32
+    expected = [sequence_rewards(model, padded([row])).item() for row in ROWS]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+def test_scoring_leaves_the_training_mode_as_it_was() -> None:
+    model = classifier().train()
+    RewardModel(model, encode_as({"a": [1]})).score([[{"role": "user", "content": "?"}]], ["a"])
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses", "message"),
+    [
+        ([], [], "no responses"),
+        ([[{"role": "user", "content": "?"}]], [], "1 prompts but 0 responses"),
+        ([[{"role": "user", "content": "?"}]], ["long"], "response 0: 65 tokens with its prompt, limit 64"),
+    ],
+)
+def test_bad_input_is_a_value_error(prompts: list[Any], responses: list[str], message: str) -> None:
+    scorer = RewardModel(classifier(), encode_as({"long": [1] * 65}))
+    with pytest.raises(ValueError, match=message):
+        scorer.score(prompts, responses)
+
+
+def test_a_model_that_is_no_reward_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_labels=1"):
+        RewardModel(classifier(num_labels=3), encode_as({}))
+
+
+def test_a_peft_model_scores_with_its_adapter(tmp_path: Path) -> None:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    base = classifier()
+    plain = sequence_rewards(base, padded(ROWS)).detach()
+    model = get_peft_model(base, LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules=["q_proj"]))
+    torch.testing.assert_close(sequence_rewards(model, padded(ROWS)), plain)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(weight)
+    assert not torch.allclose(sequence_rewards(model, padded(ROWS)), plain, atol=1e-3)
+    model.eval()
+    batch = padded(ROWS)
+    torch.testing.assert_close(sequence_rewards(model, batch), model(**batch).logits.squeeze(-1), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,129 @@
+"""The whole command on a tiny model: hand-off, reuse, change of one setting, kill -9 and exact resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tiny_run import alignment, stage_digests, start, write_recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A folder with a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    write_recipe(folder, tiny_model_dir)
+    done = alignment(folder, "run", "tiny.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stderr == ""  # no library talks over us
+    return folder
+
+
+def test_a_run_leaves_models_results_and_a_report(finished: Path) -> None:
+    manifest = json.loads((finished / "runs/tiny/manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert {s["name"]: s["models"] for s in manifest["stages"]} == {
+        "sft": {"sft": "tiny-sft@1"},
+        "reward": {"reward": "tiny-reward@1"},
+        "dpo": {"dpo": "tiny-dpo@1"},
+        "evaluate": {},
+        "report": {},
+    }
+    assert (finished / "runs/tiny/report/index.html").is_file()
+    lineage = alignment(finished, "models", "lineage").stdout
+    assert lineage.index("tiny-sft@1") < lineage.index("tiny-dpo@1")
+    assert alignment(finished, "models", "verify").returncode == 0
+    sft, reward, dpo = (next(s for s in manifest["stages"] if s["name"] == n) for n in ("sft", "reward", "dpo"))
+    assert dpo["inputs"] == reward["inputs"] == {"model": "tiny-sft@1"}
+    assert sft["data"][0]["n_used"] + sum(sft["data"][0]["dropped"].values()) == sft["data"][0]["n_records"]
+    logs = [json.loads(line) for line in (finished / "runs/tiny" / dpo["folder"] / "train_log.jsonl").open()]
+    assert [row["step"] for row in logs] == [1, 2, 3, 4]
+    assert logs[0]["loss"] == pytest.approx(0.6931, abs=5e-3)
+
+
+def test_running_again_does_nothing_and_needs_no_torch(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (finished / "registry").rglob("*") if p.is_file()}
+    again = alignment(finished, "run", "tiny.yaml")
+    assert again.returncode == 0
+    assert "nothing to do, all 5 stages are finished" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in (finished / "registry").rglob("*") if p.is_file()}
+
+
+def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    dry = alignment(folder, "run", "tiny.yaml", "dpo.beta=0.5", "--dry-run")
+    assert dry.returncode == 0
+    would = {line.split()[0]: line for line in dry.stdout.splitlines() if line.strip()}
+    assert " reuse " in would["sft"]
+    assert " reuse " in would["reward"]
+    assert "beta 0.1 → 0.5" in would["dpo"]
+    assert " run " in would["evaluate"]
+    assert " run " in would["report"]
+    done = alignment(folder, "run", "tiny.yaml", "dpo.beta=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "sft: reused" in done.stdout
+    before, after = stage_digests(finished), stage_digests(folder)
+    assert before["sft"] == after["sft"]
+    assert before["dpo"] != after["dpo"]
+    back = alignment(folder, "run", "tiny.yaml")
+    assert "dpo: reused" in back.stdout or "nothing to do" in back.stdout
+
+
+def test_a_lost_model_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    assert alignment(folder, "models", "remove", "tiny-sft@1", "--yes").returncode == 2  # its children need it
+    assert alignment(folder, "models", "remove", "tiny-dpo@1", "--yes").returncode == 0
+    dry = alignment(folder, "run", "tiny.yaml", "--dry-run").stdout
+    assert "tiny-dpo@1 is no longer in the registry" in dry
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(
+    stage: str, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    long = {"trainer": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 60, "save_steps": 5}}
+    for name in ("whole", "killed"):
+        write_recipe(tmp_path / name, tiny_model_dir, **{stage: long})
+    whole = tmp_path / "whole"
+    assert alignment(whole, "run", "tiny.yaml").returncode == 0
+
+    killed = tmp_path / "killed"
+    process = start(killed, "run", "tiny.yaml")
+    _wait_for_checkpoint(killed, stage, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((killed / "runs/tiny/stages").glob(f"{stage}-*/result.json"))
+
+    again = alignment(killed, "run", "tiny.yaml")
+    assert again.returncode == 0, again.stderr
+    assert f"{stage}: resuming from checkpoint-" in again.stdout
+    assert stage_digests(killed) == stage_digests(whole)
+    logs = [next(iter((f / "runs/tiny/stages").glob(f"{stage}-*/train_log.jsonl"))) for f in (whole, killed)]
+    whole_log, killed_log = ([json.loads(line) for line in log.open()] for log in logs)
+    assert [row["step"] for row in killed_log] == [row["step"] for row in whole_log]
+    assert [row["loss"] for row in killed_log] == [row["loss"] for row in whole_log]
+
+
+def _wait_for_checkpoint(folder: Path, stage: str, process: object) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list((folder / "runs/tiny/stages").glob(f"{stage}-*/checkpoints/checkpoint-*/COMPLETE")):
+            return
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint appeared")
+
+
+def test_two_commands_on_one_run_do_not_mix(finished: Path) -> None:
+    import fcntl
+
+    with (finished / "runs/tiny/.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        second = alignment(finished, "run", "tiny.yaml", "seed=5")
+    assert second.returncode == 1
+    assert "another process is running this run" in second.stderr

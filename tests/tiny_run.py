@@ -1,0 +1,109 @@
+"""A whole recipe on a tiny model, for tests: records, recipe, and the real command line in a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignment.preferences.record import Message, PreferenceRecord, Prompt, Response, dump
+from alignment.preferences.simulate import SimulatedAnnotator, judge
+
+ANIMALS = ["cat", "dog", "hen", "owl", "fox", "cow", "ant", "bee", "rat", "yak"]
+PLACES = ["mat", "roof", "ball", "hill"]
+
+
+def write_records(path: Path) -> Path:
+    """40 ranked records, split by group as every file without splits is."""
+    annotator = SimulatedAnnotator("tester", {"brevity": 3.0, "finished": 1.0}, noise=0.1, tie_width=0.05)
+    lines = []
+    for animal in ANIMALS:
+        for place in PLACES:
+            texts = [
+                f"The {animal} sat on the {place}.",
+                f"I think that the {animal} sat on the {place} and then it ran after the ball and the dog, and",
+                f"On the {place}! Where else would the {animal} go to sit down?",
+            ]
+            record = PreferenceRecord(
+                prompt=Prompt(
+                    messages=(Message(role="user", content=f"Where did the {animal} with the {place} sit?"),)
+                ),
+                responses=tuple(Response(messages=(Message(role="assistant", content=text),)) for text in texts),
+            )
+            lines.append(dump(record.model_copy(update={"judgements": (judge(record, annotator),)})))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def recipe(model: Path, records: Path, **changes: dict[str, Any]) -> dict[str, Any]:
+    """Five stages on the tiny model; `changes` updates a stage's settings."""
+    trainer = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 2}
+    stages: dict[str, dict[str, Any]] = {
+        "sft": {"data": "prefs", "trainer": dict(trainer)},
+        "reward": {"data": "prefs", "trainer": dict(trainer)},
+        "dpo": {"data": "prefs", "peft": {"r": 4}, "trainer": dict(trainer)},
+        "evaluate": {"data": "prefs", "models": ["base", "sft", "dpo"], "max_new_tokens": 8},
+        "report": {},
+    }
+    for stage, settings in changes.items():
+        stages[stage] = stages[stage] | settings
+    return {
+        "name": "tiny",
+        "base": f"path:{model}",
+        "data": {"prefs": {"source": str(records)}},
+        "stages": [{kind: settings} for kind, settings in stages.items()],
+    }
+
+
+def write_recipe(folder: Path, model: Path, **changes: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    records = write_records(folder / "records.jsonl")
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe(model, records, **changes)), encoding="utf-8")
+    return path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "ALIGNMENT_RUNS": str(folder / "runs"),
+        "ALIGNMENT_REGISTRY": str(folder / "registry"),
+        "ALIGNMENT_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`alignment ...` as a user would start it, with its output kept."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "alignment.cli", *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def alignment(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `alignment ...` to its end."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def stage_digests(folder: Path) -> dict[str, str]:
+    """Stage -> digest of the weights it put into the registry."""
+    manifest = json.loads((folder / "runs/tiny/manifest.json").read_text(encoding="utf-8"))
+    digests = {}
+    for stage in manifest["stages"]:
+        for name, ref in stage["models"].items():
+            model, version = ref.split("@")
+            entry = json.loads((folder / "registry" / model / version / "entry.json").read_text(encoding="utf-8"))
+            digests[name] = entry["digest"]
+    return digests

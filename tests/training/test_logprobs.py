@@ -1,0 +1,186 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alignment.errors import ModelError
+from alignment.training.logprobs import check_head, evaluating, sequence_logprobs, token_logprobs
+
+# peft reads an attribute that transformers renamed
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def model_of(name: str, **changes: Any) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **changes})
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    with torch.no_grad():  # spread the logits, so that scaling and capping show
+        model.get_output_embeddings().weight.mul_(20)
+    return model.eval()
+
+
+def batch_of(vocabulary: int = 60) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    lengths, prompts, width = [9, 5, 7, 3], [3, 4, 2, 2], 9
+    position = torch.arange(width)
+    attention = (position < torch.tensor(lengths).unsqueeze(1)).long()
+    return {
+        "input_ids": torch.randint(3, vocabulary, (4, width), generator=generator) * attention,
+        "attention_mask": attention,
+        "completion_mask": attention.bool() & (position >= torch.tensor(prompts).unsqueeze(1)),
+    }
+
+
+def from_full_logits(model: Any, batch: dict[str, Tensor], temperature: float = 1.0) -> Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float() / temperature
+    logps = logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:].unsqueeze(-1)).squeeze(-1)
+    return logps * batch["completion_mask"][:, 1:]
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 1024])
+@pytest.mark.parametrize("tied", [True, False])
+def test_equals_the_soft_max_of_full_logits_with_gradients(tied: bool, chunk_tokens: int) -> None:
+    model, batch = model_of("Llama", tie_word_embeddings=tied), batch_of()
+    expected, found = from_full_logits(model, batch, 0.7), token_logprobs(model, batch, 0.7, chunk_tokens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    weights = list(model.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(found.square().sum(), weights),
+        torch.autograd.grad(expected.square().sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "neutral"),
+    [
+        ("Gemma2", {"final_logit_softcapping": 3.0, "head_dim": 16, "query_pre_attn_scalar": 16}, 1e6),
+        ("Cohere", {"logit_scale": 0.25}, 1.0),
+        ("Granite", {"logits_scaling": 4.0, "embedding_multiplier": 2.0}, 1.0),
+        ("Qwen3", {"head_dim": 16}, None),
+        ("GPTNeoX", {"num_key_value_heads": None}, None),
+    ],
+)
+def test_honours_what_a_model_does_to_its_logits(name: str, changes: dict[str, Any], neutral: float | None) -> None:
+    model, batch = model_of(name, **changes), batch_of()
+    expected = from_full_logits(model, batch)
+    torch.testing.assert_close(token_logprobs(model, batch), expected, rtol=1e-5, atol=1e-5)
+    check_head(model)
+    if neutral is not None:  # and the test would notice if it did not
+        setattr(model.config, next(iter(changes)), neutral)
+        assert not torch.allclose(token_logprobs(model, batch), expected, atol=1e-2)
+
+
+def test_a_model_with_another_kind_of_logits_is_refused() -> None:
+    model = model_of("Llama")
+    original = model.forward
+
+    def forward(**inputs: Any) -> Any:
+        output = original(**inputs)
+        output.logits = output.logits * 1.5
+        return output
+
+    check_head(model)
+    model.forward = forward
+    with pytest.raises(ModelError, match="LlamaForCausalLM: its logits are more than head"):
+        check_head(model)
+
+
+def test_sequences_are_sums_and_padding_does_not_matter() -> None:
+    model, batch = model_of("Llama"), batch_of()
+    sums = sequence_logprobs(model, batch)
+    assert sums.shape == (4,)
+    torch.testing.assert_close(sums, token_logprobs(model, batch).sum(1))
+    for n in range(4):
+        length = int(batch["attention_mask"][n].sum())
+        alone = {name: value[n : n + 1, :length] for name, value in batch.items()}
+        torch.testing.assert_close(sequence_logprobs(model, alone), sums[n : n + 1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_without_scored_tokens_gives_zeros_with_a_gradient() -> None:
+    model, batch = model_of("Llama"), batch_of()
+    batch["completion_mask"] = torch.zeros_like(batch["completion_mask"])
+    found = token_logprobs(model, batch)
+    assert not found.any()
+    found.sum().backward()
+
+
+def test_logits_of_prompt_and_padding_never_exist() -> None:
+    model, batch = model_of("Llama"), batch_of()
+    projected: list[int] = []
+    model.lm_head.register_forward_hook(lambda _module, inputs, _output: projected.append(len(inputs[0])))
+    with torch.no_grad():
+        token_logprobs(model, batch, chunk_tokens=4)
+    assert sum(projected) == int(batch["completion_mask"].sum())
+    assert max(projected) <= 4
+
+
+def test_autocast_runs_the_trunk_low_and_the_soft_max_high() -> None:
+    model, batch = model_of("Llama"), batch_of()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = token_logprobs(model, batch)
+        check_head(model)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, token_logprobs(model, batch), rtol=0.05, atol=0.3)
+
+
+def test_an_adapter_is_part_of_the_model(tiny_model_dir: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    batch = batch_of(base.config.vocab_size)
+    plain = token_logprobs(base, batch).detach()
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    torch.testing.assert_close(token_logprobs(model, batch), plain)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    torch.testing.assert_close(token_logprobs(model, batch), from_full_logits(model, batch), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(token_logprobs(model, batch), plain, atol=1e-3)
+    with model.disable_adapter():
+        torch.testing.assert_close(token_logprobs(model, batch), plain)
+
+
+def test_prompt_learning_is_refused_by_name(tiny_model_dir: Path) -> None:
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with pytest.raises(ModelError, match="PROMPT_TUNING: only adapters inside the layers"):
+        token_logprobs(model, batch_of())
+
+
+def test_evaluating_restores_the_mode_also_after_an_error() -> None:
+    model = torch.nn.Dropout().train()
+
+    def fail_inside() -> None:
+        with evaluating(model):
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert model.training
+    assert torch.is_grad_enabled()

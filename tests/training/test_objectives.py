@@ -1,0 +1,269 @@
+"""TRL is the oracle: the same token batch must give the same loss and the same gradients."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alignment.errors import AlignmentError
+from alignment.training.logprobs import sequence_logprobs
+from alignment.training.objectives import DPO_LOSSES, DPOObjective, RewardObjective, dpo_loss, ordered_right
+from alignment.training.tokens import Encoded
+
+# peft reads an attribute that transformers renamed
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+PAD = 2
+
+
+def rows(n: int = 4, seed: int = 3) -> list[dict[str, Any]]:
+    """Pairs of random tokens with prompts and answers of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high, (1,), generator=generator))
+        return [int(t) for t in torch.randint(3, 250, (length,), generator=generator)]
+
+    return [{"prompt_ids": tokens(2, 6), "chosen_ids": tokens(1, 9), "rejected_ids": tokens(1, 9)} for _ in range(n)]
+
+
+def encoded(prompt: list[int], completion: list[int]) -> Encoded:
+    return Encoded(prompt, completion, [1] * len(completion))
+
+
+def policy(folder: Path, noise: float = 0.05) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).train()
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += noise * torch.randn_like(weight)
+    return model
+
+
+def classifier(folder: Path) -> Any:
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.manual_seed(5)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).train()
+
+
+@pytest.fixture
+def trl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Arguments that make TRL run on the CPU in float32, silently."""
+    from trl.trainer import base_trainer
+
+    monkeypatch.setattr(base_trainer, "send_telemetry", lambda *a, **k: None)
+    yield {
+        "output_dir": str(tmp_path),
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "activation_checkpointing": False,
+        "bf16": False,
+        "dataloader_pin_memory": False,
+    }
+
+
+def dpo_batch(folder: Path, n: int = 4) -> tuple[DPOObjective, dict[str, Any], list[dict[str, Any]]]:
+    from transformers import AutoModelForCausalLM
+
+    objective, raw = DPOObjective(PAD, beta=0.3), rows(n)
+    pairs = [
+        {
+            "id": str(i),
+            "chosen": encoded(row["prompt_ids"], row["chosen_ids"]),
+            "rejected": encoded(row["prompt_ids"], row["rejected_ids"]),
+            "weight": 1.0,
+            "ref_chosen_logps": 0.0,
+            "ref_rejected_logps": 0.0,
+        }
+        for i, row in enumerate(raw)
+    ]
+    batch = objective.collate(pairs)
+    with torch.no_grad():
+        logps = sequence_logprobs(AutoModelForCausalLM.from_pretrained(folder), batch)
+    batch["ref_chosen_logps"], batch["ref_rejected_logps"] = logps[0::2], logps[1::2]
+    return objective, batch, raw
+
+
+def assert_same_gradients(ours: Any, theirs: Any) -> None:
+    named = dict(theirs.named_parameters())
+    for name, weight in ours.named_parameters():
+        expected = named[name].grad
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-6 * max(scale, 1e-3), msg=name)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_dpo_equals_trl(tiny_model_dir: Path, trl: dict[str, Any], label_smoothing: float) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    objective, batch, raw = dpo_batch(tiny_model_dir)
+    ours, theirs = policy(tiny_model_dir), policy(tiny_model_dir)
+    trainer = DPOTrainer(
+        theirs,
+        ref_model=AutoModelForCausalLM.from_pretrained(tiny_model_dir),
+        args=DPOConfig(**trl, beta=0.3, max_length=None),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),  # never read
+        processing_class=AutoTokenizer.from_pretrained(tiny_model_dir),
+    )
+    loss = trainer.compute_loss(theirs, trainer.data_collator(raw))
+    measured = objective.loss(ours, batch)
+    torch.testing.assert_close(measured.loss, loss, rtol=1e-6, atol=0)
+    loss.backward()
+    measured.loss.backward()
+    assert_same_gradients(ours, theirs)
+
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    for name in measured.sums.keys() - {"loss"}:
+        ratio = float(measured.sums[name].sum() / measured.counts[name].sum())
+        assert ratio == pytest.approx(logged[name], rel=1e-5), name
+
+    if label_smoothing:  # TRL 1.16 smooths only in its aot losses; its term for it, by hand
+        chosen, rejected = (sequence_logprobs(ours, batch)[i::2] for i in (0, 1))
+        reference = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        margin = 0.3 * ((chosen - reference[0]) - (rejected - reference[1]))
+        expected = -0.9 * margin.sigmoid().log() - 0.1 * (-margin).sigmoid().log()
+        losses = dpo_loss(chosen, rejected, *reference, beta=0.3, label_smoothing=0.1)[0]
+        torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rewards_equal_trl(tiny_model_dir: Path, trl: dict[str, Any]) -> None:
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    raw = [
+        {"chosen_ids": row["prompt_ids"] + row["chosen_ids"], "rejected_ids": row["prompt_ids"] + row["rejected_ids"]}
+        for row in rows()
+    ]
+    ours, theirs = classifier(tiny_model_dir), classifier(tiny_model_dir)
+    trainer = RewardTrainer(
+        theirs,
+        args=RewardConfig(**trl, center_rewards_coefficient=0.01),
+        train_dataset=Dataset.from_list(raw),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model_dir),
+    )
+    loss = trainer.compute_loss(theirs, trainer.data_collator(raw))
+    objective = RewardObjective(PAD, center_coefficient=0.01)
+    rankings = [
+        {"id": "r", "responses": [encoded([], r["chosen_ids"]), encoded([], r["rejected_ids"])], "wins": [[0, 1], [0, 0]]}
+        for r in raw
+    ]
+    measured = objective.loss(ours, objective.collate(rankings))
+    torch.testing.assert_close(measured.loss, loss, rtol=1e-6, atol=0)
+    loss.backward()
+    measured.loss.backward()
+    assert_same_gradients(ours, theirs)
+
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    for name in ("accuracy", "margin", "mean_reward"):
+        ratio = float(measured.sums[name].sum() / measured.counts[name].sum())
+        assert ratio == pytest.approx(logged[name], rel=1e-5), name
+
+
+def test_a_ranking_of_four_costs_four_rows_and_equals_its_six_pairs(tiny_model_dir: Path) -> None:
+    model, objective = classifier(tiny_model_dir), RewardObjective(PAD)
+    responses = [encoded([5, 6], row["chosen_ids"]) for row in rows(4)]
+    wins = torch.ones(4, 4).triu(1).numpy()
+    ranking = {"id": "r", "responses": responses, "wins": wins}
+    batch = objective.collate([ranking])
+    assert len(batch["input_ids"]) == 4
+    pairs = [
+        {"id": "p", "responses": [responses[i], responses[j]], "wins": [[0, 1], [0, 0]]}
+        for i in range(4)
+        for j in range(i + 1, 4)
+    ]
+    whole, taken_apart = objective.loss(model, batch), objective.loss(model, objective.collate(pairs))
+    torch.testing.assert_close(whole.loss, taken_apart.loss, rtol=1e-6, atol=0)
+    for name in ("accuracy", "margin"):
+        torch.testing.assert_close(whole.sums[name].sum(), taken_apart.sums[name].mean(), rtol=1e-5, atol=1e-7)
+
+
+def test_reward_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.training import objectives
+
+    rewards = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0], requires_grad=True)
+    monkeypatch.setattr(objectives, "sequence_rewards", lambda model, batch: rewards)
+    one = encoded([1], [2])
+    objective = RewardObjective(PAD)
+    first = {"id": "a", "responses": [one] * 3, "wins": [[0, 1, 1], [0, 0, 1], [0, 0, 0]]}  # 0 > 1 > 2
+    second = {"id": "b", "responses": [one] * 2, "wins": [[0, 1], [0, 0]]}  # a tie of the rewards
+    measured = objective.loss(None, objective.collate([first, second]))
+    ratios = {name: float(measured.sums[name].sum() / measured.counts[name].sum()) for name in measured.sums}
+    assert ratios["accuracy"] == pytest.approx((1 / 3 + 0.5) / 2)
+    assert ratios["margin"] == pytest.approx(((-2 - 1 + 1) / 3 + 0) / 2)
+    assert ratios["mean_reward"] == pytest.approx(16 / 5)
+    assert ratios["min_reward"] == pytest.approx((1 + 5) / 2)
+    assert ratios["max_reward"] == pytest.approx((3 + 5) / 2)
+    assert float(objective.weight(objective.collate([first, second]))) == 2.0
+
+
+def test_dpo_by_hand() -> None:
+    chosen, rejected = torch.tensor([-10.0]), torch.tensor([-12.0])
+    losses, chosen_rewards, rejected_rewards = dpo_loss(chosen, rejected, torch.tensor([-11.0]), torch.tensor([-11.5]), 0.2)
+    assert chosen_rewards.item() == pytest.approx(0.2)
+    assert rejected_rewards.item() == pytest.approx(-0.1)
+    assert losses.item() == pytest.approx(math.log1p(math.exp(-0.3)))
+    assert DPO_LOSSES == {"sigmoid": dpo_loss}
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_the_loss_starts_at_ln_2(label_smoothing: float) -> None:
+    logps = torch.tensor([-3.0, -50.0])
+    losses, *rewards = dpo_loss(logps, 2 * logps, logps, 2 * logps, 0.1, label_smoothing)
+    assert losses.tolist() == pytest.approx([math.log(2)] * 2)
+    assert not torch.stack(rewards).any()
+
+
+def test_dpo_stays_finite_far_away() -> None:
+    chosen = torch.tensor([-1e4, 1e4], requires_grad=True)
+    losses = dpo_loss(chosen, torch.zeros(2), torch.zeros(2), torch.zeros(2), 1.0, 0.1)[0]
+    (gradient,) = torch.autograd.grad(losses.sum(), chosen)
+    assert losses.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_a_tie_counts_one_half() -> None:
+    assert ordered_right(torch.tensor([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_weights_weigh_loss_and_metrics(tiny_model_dir: Path) -> None:
+    objective, batch, _ = dpo_batch(tiny_model_dir, 3)
+    model = policy(tiny_model_dir)
+    each = objective.loss(model, batch).sums["loss"]
+    batch["weights"] = torch.tensor([0.5, 0.25, 2.0])
+    measured = objective.loss(model, batch)
+    torch.testing.assert_close(measured.loss, (each * batch["weights"]).sum() / 2.75)
+    assert measured.counts["rewards/margins"].tolist() == [0.5, 0.25, 2.0]
+    assert float(objective.weight(batch)) == 2.75
+
+
+def test_starting_from_the_reference_passes_and_from_elsewhere_does_not(tiny_model_dir: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    objective, batch, _ = dpo_batch(tiny_model_dir)
+    start = policy(tiny_model_dir, noise=0.0).train()
+    objective.check_start(start, batch, 1e-4)
+    assert start.training
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        objective.check_start(start, batch, 0.05)
+    adapted = get_peft_model(policy(tiny_model_dir, noise=0.0), LoraConfig(target_modules="all-linear", lora_dropout=0.5))
+    objective.check_start(adapted.train(), batch, 1e-4)
+    with pytest.raises(AlignmentError, match=r"the reference is not the starting policy: .* instead of 0\.6931"):
+        objective.check_start(policy(tiny_model_dir, noise=0.02), batch, 1e-4)
+
+
+def test_a_reward_model_may_start_anywhere(tiny_model_dir: Path) -> None:
+    batch: dict[str, Tensor] = {}
+    RewardObjective(PAD).check_start(None, batch, 0.0)

@@ -1,0 +1,81 @@
+"""A run killed with SIGKILL and resumed ends bit for bit where one that was not killed ends."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignment.training.checkpoints import last_complete_checkpoint
+
+# peft reads an attribute that transformers renamed
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+
+SCRIPT = Path(__file__).with_name("killable_run.py")
+
+
+def start_to_be_killed(*words: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2]), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_to_the_end(model: Path, folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], int]:
+    """Final weights, and the step training started from."""
+    spec = importlib.util.spec_from_file_location("killable_run", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    killable_run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(killable_run)
+    threads = torch.get_num_threads()
+    try:
+        trainer = killable_run.trainer_of(model, folder, kind)
+        checkpoint = last_complete_checkpoint(folder)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        torch.set_num_threads(threads)
+    return trainer.model.state_dict(), trainer._initial_global_step
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kill_where", "kill_at", "left", "resumes_at"),
+    [
+        ("full", "saving", 10, {"checkpoint-8", "checkpoint-10"}, 8),  # inside an epoch; 10 is half-written
+        ("lora", "training", 11, {"checkpoint-10"}, 10),  # between two epochs
+    ],
+)
+def test_a_killed_run_resumes_bit_for_bit(
+    tiny_model_dir: Path, tmp_path: Path, kind: str, kill_where: str, kill_at: int, left: set[str], resumes_at: int
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start_to_be_killed(tiny_model_dir, killed, kind, kill_where, kill_at)
+    expected, began = run_to_the_end(tiny_model_dir, whole, kind)
+    assert began == 0
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, output[-3000:]
+    assert {path.name for path in killed.glob("checkpoint-*")} == left
+
+    found, began = run_to_the_end(tiny_model_dir, killed, kind)
+    assert began == resumes_at
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert value.equal(found[name]), name
+    assert log_of(killed) == log_of(whole)
+    steps = [(row["step"], row["split"]) for row in log_of(whole)]
+    assert steps == [
+        (1, "train"), (3, "train"), (5, "eval"), (6, "train"), (9, "train"), (10, "eval"),
+        (12, "train"), (15, "train"), (15, "eval"),
+    ]  # fmt: skip

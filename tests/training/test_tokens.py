@@ -1,0 +1,146 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.errors import DataError, ModelError
+from alignment.training.tokens import LengthReport, encode, encode_record, text_encoder
+
+USER = {"role": "user", "content": "please answer"}
+HI = {"role": "assistant", "content": "the cat"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_dir: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model_dir)
+
+
+def with_template(tokenizer: Any, template: str | None) -> Any:
+    import copy
+
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def scored_text(tokenizer: Any, row: Any) -> str:
+    return str(tokenizer.decode([i for i, m in zip(row.completion_ids, row.completion_mask, strict=True) if m]))
+
+
+def test_the_completion_is_the_answer_and_its_end_without_the_newline(tokenizer: Any) -> None:
+    row = encode(tokenizer, [USER], [HI])
+    assert tokenizer.decode(row.prompt_ids) == "<|im_start|>user\nplease answer<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(row.completion_ids) == "the cat<|im_end|>"
+    assert row.completion_ids[-1] == tokenizer.eos_token_id
+    assert row.completion_mask == [1] * len(row.completion_ids)
+    assert row.ids == row.prompt_ids + row.completion_ids
+    assert len(row) == len(row.ids) == len(row.mask)
+
+
+def test_an_empty_answer_is_its_end_alone(tokenizer: Any) -> None:
+    row = encode(tokenizer, [USER], [{"role": "assistant", "content": ""}])
+    assert row.completion_ids == [tokenizer.eos_token_id]
+
+
+def test_of_several_turns_only_the_assistants_are_scored(tokenizer: Any) -> None:
+    row = encode(tokenizer, [USER], [HI, {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "ran"}])
+    assert tokenizer.decode(row.completion_ids) == (
+        "the cat<|im_end|>\n<|im_start|>user\nthe dog<|im_end|>\n<|im_start|>assistant\nran<|im_end|>"
+    )
+    assert scored_text(tokenizer, row) == "the cat<|im_end|>ran<|im_end|>"
+
+
+def test_the_smollm2_template_scores_what_it_should(tokenizer: Any) -> None:
+    template = (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+        "You are helpful<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+        "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    changed = with_template(tokenizer, template)
+    row = encode(changed, [USER], [HI])
+    assert changed.decode(row.prompt_ids).startswith("<|im_start|>system\nYou are helpful<|im_end|>\n<|im_start|>user")
+    assert changed.decode(row.completion_ids) == "the cat<|im_end|>"
+
+
+def test_a_template_without_an_end_keeps_everything(tokenizer: Any) -> None:
+    changed = with_template(tokenizer, "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}")
+    assert changed.decode(encode(changed, [USER], [HI]).completion_ids) == "the cat\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "error", "message"),
+    [
+        (None, ModelError, "has no chat template"),
+        (
+            "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %} NOW:{% endif %}",
+            ModelError,
+            "renders a prompt differently once an answer follows it: ' NOW:' becomes 'the cat'",
+        ),
+        ("{{ messages | length }}", ModelError, "renders a prompt differently"),
+        ("{{ raise_exception('roles must alternate') }}", DataError, "refuses the roles user: roles must alternate"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(
+    tokenizer: Any, template: str | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        encode(with_template(tokenizer, template), [USER], [HI])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "message"),
+    [
+        ([], [HI], "at least one message"),
+        ([USER], [], "not nothing"),
+        ([USER], [USER], "begins and ends with an assistant message, not user"),
+        ([USER], [HI, USER], "not assistant, user"),
+    ],
+)
+def test_messages_that_are_no_prompt_and_response(
+    tokenizer: Any, prompt: list[dict[str, str]], response: list[dict[str, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        encode(tokenizer, prompt, response)
+
+
+def test_one_rule_for_rows_that_are_too_long(tokenizer: Any) -> None:
+    full = encode(tokenizer, [USER], [HI])
+    n = len(full)
+    assert encode(tokenizer, [USER], [HI], max_length=n) == full
+    assert encode(tokenizer, [USER], [HI], max_length=n - 1) is None
+    cut = encode(tokenizer, [USER], [HI], max_length=n - 1, truncation="keep_start")
+    assert cut is not None
+    assert (cut.truncated, cut.completion_ids) == (True, full.completion_ids[:-1])
+    assert len(cut.completion_mask) == len(cut.completion_ids)
+    assert encode(tokenizer, [USER], [HI], max_length=len(full.prompt_ids), truncation="keep_start") is None
+    with pytest.raises(DataError, match=f"{n} tokens of prompt and response, more than max_length {n - 1}"):
+        encode(tokenizer, [USER], [HI], max_length=n - 1, truncation="error")
+
+
+def test_a_record_is_kept_whole_or_not_at_all_and_counted(tokenizer: Any) -> None:
+    short, long = [HI], [{"role": "assistant", "content": "the cat sat on the mat and ran"}]
+    limit = len(encode(tokenizer, [USER], short)) + 2
+    report = LengthReport(limit)
+    kept = encode_record(tokenizer, "a", [USER], [short, short], report)
+    assert kept == [encode(tokenizer, [USER], short)] * 2
+    assert encode_record(tokenizer, "b", [USER], [short, long], report) is None
+    cut = encode_record(tokenizer, "c", [USER], [short, long], report, truncation="keep_start")
+    assert cut is not None
+    assert [len(row) for row in cut] == [limit - 2, limit]
+    assert (report.kept, report.truncated, report.dropped) == (2, ["c"], ["b"])
+    assert report.say() == f"2 records kept, 1 of them truncated, 1 dropped (max_length {limit} tokens)"
+
+
+def test_scoring_uses_the_rule_of_training(tokenizer: Any) -> None:
+    assert text_encoder(tokenizer)([USER], "the cat") == encode(tokenizer, [USER], [HI]).ids
+
+
+def test_the_same_tokens_as_trl_but_for_what_follows_the_end(tokenizer: Any) -> None:
+    from trl.data_utils import _tokenize
+
+    theirs = _tokenize(tokenizer, [USER, HI])["input_ids"]
+    ours = encode(tokenizer, [USER], [HI]).ids
+    assert theirs[: len(ours)] == ours
+    assert tokenizer.decode(theirs[len(ours) :]) == "\n"

@@ -1,0 +1,71 @@
+"""One rank of a two-process run on the CPU: `two_processes.py MODEL FOLDER`, with torchrun's environment variables."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def run(model_dir: str, folder: Path, batch_size: int) -> dict[str, Any]:
+    """Gradients of the first step, its log, and an evaluation of 7 uneven rows."""
+    from transformers import AutoModelForCausalLM, TrainerCallback
+
+    from alignment.training.arguments import training_arguments
+    from alignment.training.objectives import DPOObjective
+    from alignment.training.reference import reference_logprobs
+    from alignment.training.tokens import Encoded
+    from alignment.training.trainer import ObjectiveTrainer
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    rows: list[dict[str, Any]] = []
+    for i in range(8):
+        chosen, rejected = Encoded([5 + i], [9, 30 + i], [1, 1]), Encoded([5 + i], [40 + i], [1])
+        rows.append({"id": str(i), "chosen": chosen, "rejected": rejected, "weight": 1.0 + i % 3})
+    for name in ("chosen", "rejected"):
+        logps = reference_logprobs(model, [row[name] for row in rows], pad_id=2, batch_size=8)
+        for row, logp in zip(rows, logps.tolist(), strict=True):
+            row[f"ref_{name}_logps"] = logp
+    gradients: dict[str, torch.Tensor] = {}
+
+    class Keep(TrainerCallback):  # type: ignore[misc]
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            gradients.update({name: weight.grad.clone() for name, weight in model.named_parameters()})
+
+    settings = {
+        "use_cpu": True,
+        "ddp_backend": "gloo" if "WORLD_SIZE" in os.environ else None,
+        "bf16": False,
+        "max_steps": 1,
+        "max_grad_norm": 0.0,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "logging_steps": 1,
+        "save_steps": 1,
+    }
+    arguments = training_arguments(str(folder), 0, {}, settings)
+    trainer = ObjectiveTrainer(DPOObjective(2), model, arguments, rows, rows[:7], callbacks=[Keep()])
+    trainer.train()
+    evaluation = trainer.evaluate()
+    logged = next(log for log in trainer.state.log_history if "loss" in log)
+    timings = ("runtime", "per_second", "preparation")
+    return {
+        "gradients": gradients,
+        "log": {name: value for name, value in logged.items() if name != "grad_norm"},
+        "evaluation": {k: v for k, v in evaluation.items() if not any(t in k for t in timings)},
+        "checkpoints": sorted(path.name for path in folder.glob("checkpoint-*/COMPLETE")),
+        "rank": trainer.args.process_index,
+    }
+
+
+if __name__ == "__main__":
+    found = run(sys.argv[1], Path(sys.argv[2]), batch_size=2)
+    if found["rank"] == 0:
+        torch.save(found.pop("gradients"), Path(sys.argv[2]) / "gradients.pt")
+        (Path(sys.argv[2]) / "found.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
