@@ -41,14 +41,7 @@ def list_models(registry: RegistryPath = None, as_json: AsJson = False) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("model", "kind", "parent"))
     for entry in entries:
         metrics = "  ".join(f"{name} {_number(value)}" for name, value in list(entry.metrics.items())[:3])
-        cells = [
-            entry.ref,
-            _kind(entry),
-            entry.parent or "–",
-            _date(entry),
-            ", ".join(_aliases(entry, models)),
-            metrics,
-        ]
+        cells = [entry.ref, _kind(entry), entry.parent or "–", ", ".join(_aliases(entry, models)), metrics]
         table.add_row(*(Text(cell) for cell in cells))
     Console(highlight=False).print(table)
 
