@@ -11,8 +11,11 @@ from typing import Any
 
 from alignment import hardware
 from alignment.atomic import storage_errors, write_json
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, DataError
+from alignment.models import check_chat_template, load_tokenizer
 from alignment.plan import Planned, finish, finished, plan, stage_row
+from alignment.preferences import sources, views
+from alignment.preferences.sources import DataSpec
 from alignment.recipe import Recipe
 from alignment.registry import ModelRegistry
 from alignment.runs import (
@@ -55,13 +58,26 @@ def results(stages: list[Planned]) -> dict[str, StageResult]:
 
 
 def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, say: Say) -> None:
-    """Everything that can be wrong before the first step is found before the first step."""
+    """What can be wrong with settings, data and models is found before the first step of the first stage."""
     for p in stages:
         if p.action != "reuse":
             p.spec.stage.check(p.spec.name, p.spec.settings)
+            for role, need in p.spec.settings.data_inputs().items():
+                _check_data(p.spec.data[role], need.view)
     outside = {source for p in stages for source in p.spec.models.values()} - {p.spec.name for p in stages}
     for source in sorted(outside):
-        resolve(recipe.head.base if source == "base" else source, registry, say=say)
+        ref = recipe.head.base if source == "base" else source
+        resolve(ref, registry, say=say)
+        check_chat_template(load_tokenizer(ref, registry, chat_template=recipe.head.chat_template, say=say), ref)
+
+
+def _check_data(spec: DataSpec, view: str) -> None:
+    """The file reads, the split holds records, and they can be used as what the stage wants of them."""
+    records = sources.load(spec).records
+    used, dropped = (views.demonstrations if view == "demonstrations" else views.rankings)(records, spec.criterion)
+    if not used:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise DataError(f"{spec.source}: none of {len(records)} records can be used as {view}: {reasons}")
 
 
 def _run_stages(

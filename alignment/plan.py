@@ -122,7 +122,7 @@ def finish(folder: Path, result: StageResult, context: RunContext, seconds: floa
 
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def stage_row(p: Planned, run_dir: Path, result: StageResult | None, status: str) -> dict[str, Any]:

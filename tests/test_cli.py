@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from tiny_run import alignment, environment, recipe, write_recipe, write_records
 
+from alignment.cli import main
 from alignment.preferences.record import Message, PreferenceRecord, Prompt, Response, dump
 
 
@@ -23,14 +25,28 @@ def folder(tmp_path: Path, tiny_model_dir: Path) -> Path:
     return tmp_path
 
 
-def error_line(folder: Path, *arguments: str) -> str:
-    """Runs the command, expects exit code 2 and exactly one line of error; returns it."""
-    done = alignment(folder, *arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
+ErrorLine = Callable[..., str]
+
+
+@pytest.fixture
+def error_line(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ErrorLine:
+    """Runs the command line in this process (torch is loaded once), expects exit code 2 and one line of error."""
+    monkeypatch.chdir(folder)
+    for name, value in environment(folder).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["alignment", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        err = capsys.readouterr().err
+        assert stop.value.code == 2, err
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return run
 
 
 def test_help_names_every_command(folder: Path) -> None:
@@ -66,27 +82,25 @@ def test_listings_have_json(folder: Path) -> None:
         (["sft.trainer.learning_rat=1"], "sft.trainer.learning_rat: no such training argument; nearest: learning_rate"),
     ],
 )
-def test_a_bad_recipe_is_one_line(folder: Path, overrides: list[str], message: str) -> None:
-    assert message in error_line(folder, "run", "tiny.yaml", *overrides)
+def test_a_bad_recipe_is_one_line(folder: Path, error_line: ErrorLine, overrides: list[str], message: str) -> None:
+    assert message in error_line("run", "tiny.yaml", *overrides)
     assert not (folder / "registry").exists() or not list((folder / "registry").rglob("entry.json"))
 
 
-def bad_data(folder: Path, text: str) -> str:
-    path = folder / "bad.jsonl"
-    path.write_text(text, encoding="utf-8")
-    return error_line(folder, "run", "tiny.yaml", "data.prefs.source=bad.jsonl")
+def test_bad_data_is_one_line_with_file_and_row(folder: Path, error_line: ErrorLine) -> None:
+    def bad_data(text: str) -> str:
+        (folder / "bad.jsonl").write_text(text, encoding="utf-8")
+        return error_line("run", "tiny.yaml", "data.prefs.source=bad.jsonl")
 
-
-def test_bad_data_is_one_line_with_file_and_row(folder: Path) -> None:
     good = (folder / "records.jsonl").read_text().splitlines()
-    assert "bad.jsonl: the file is empty" in bad_data(folder, "")
-    assert "bad.jsonl:2: " in bad_data(folder, good[0] + '\n{"prompt": \n')
-    message = bad_data(folder, "\n".join([good[0], good[1], good[0]]))
+    assert "bad.jsonl: the file is empty" in bad_data("")
+    assert "bad.jsonl:2: " in bad_data(good[0] + '\n{"prompt": \n')
+    message = bad_data("\n".join([good[0], good[1], good[0]]))
     assert "bad.jsonl:3: " in message
     assert "already in line 1" in message
 
 
-def test_a_ranking_needs_two_responses(folder: Path) -> None:
+def test_a_ranking_needs_two_responses(folder: Path, error_line: ErrorLine) -> None:
     records = [
         PreferenceRecord(
             prompt=Prompt(messages=(Message(role="user", content=f"Question {n}?"),)),
@@ -96,19 +110,19 @@ def test_a_ranking_needs_two_responses(folder: Path) -> None:
         for n, split in enumerate(("train", "train", "test"))
     ]
     (folder / "single.jsonl").write_text("\n".join(dump(r) for r in records) + "\n")
-    message = error_line(folder, "run", "tiny.yaml", "data.prefs.source=single.jsonl")
+    message = error_line("run", "tiny.yaml", "data.prefs.source=single.jsonl")
     assert "a ranking needs two" in message
     assert records[0].id in message or records[1].id in message
 
 
-def test_registry_names_cannot_leave_the_registry(folder: Path) -> None:
-    assert "../x" in error_line(folder, "models", "show", "../x@1")
-    assert "../x" in error_line(folder, "models", "remove", "../x@1", "--yes")
+def test_registry_names_cannot_leave_the_registry(error_line: ErrorLine) -> None:
+    assert "../x" in error_line("models", "show", "../x@1")
+    assert "../x" in error_line("models", "remove", "../x@1", "--yes")
 
 
-def test_an_unwritable_output_folder(folder: Path) -> None:
+def test_an_unwritable_output_folder(folder: Path, error_line: ErrorLine) -> None:
     (folder / "file").write_text("in the way")
-    message = error_line(folder, "run", "tiny.yaml", "--runs-dir", str(folder / "file"))
+    message = error_line("run", "tiny.yaml", "--runs-dir", str(folder / "file"))
     assert "file" in message
     assert "cannot write" in message
 
@@ -137,11 +151,14 @@ def test_a_full_disk_during_a_checkpoint(folder: Path) -> None:
     assert after.returncode == 0, after.stderr
 
 
-def test_a_model_without_chat_template_says_how_to_give_one(folder: Path, tmp_path: Path) -> None:
+def test_a_model_without_chat_template_says_how_to_give_one(
+    folder: Path, error_line: ErrorLine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from conftest import CHATML, build_tiny_model
 
     bare = build_tiny_model(tmp_path / "bare", chat_template=None)
-    assert "chat_template" in error_line(folder, "run", "tiny.yaml", f"base=path:{bare}")
+    capsys.readouterr()
+    assert "chat_template" in error_line("run", "tiny.yaml", f"base=path:{bare}")
     (folder / "chatml.jinja").write_text(CHATML)
     done = alignment(folder, "run", "tiny.yaml", f"base=path:{bare}", "chat_template=chatml.jinja")
     assert done.returncode == 0, done.stderr
@@ -164,12 +181,12 @@ def written(folder: Path, raw: dict[str, Any]) -> str:
     return "other.yaml"
 
 
-def test_a_stage_that_needs_what_no_stage_makes(folder: Path, tiny_model_dir: Path) -> None:
+def test_a_stage_that_needs_what_no_stage_makes(folder: Path, error_line: ErrorLine, tiny_model_dir: Path) -> None:
     raw = recipe(tiny_model_dir, write_records(folder / "r.jsonl"))
     raw["stages"] = [s for s in raw["stages"] if "sft" not in s]
-    assert "needs the output of 'sft'" in error_line(folder, "run", written(folder, raw))
+    assert "needs the output of 'sft'" in error_line("run", written(folder, raw))
 
 
-def test_not_yaml(folder: Path) -> None:
+def test_not_yaml(folder: Path, error_line: ErrorLine) -> None:
     (folder / "other.yaml").write_text("name: [unclosed")
-    assert "other.yaml: not valid YAML" in error_line(folder, "run", "other.yaml")
+    assert "other.yaml: not valid YAML" in error_line("run", "other.yaml")

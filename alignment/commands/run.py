@@ -42,9 +42,13 @@ def run(
     if dry_run:
         _show_plan(loaded, plan(loaded, models, run_dir))
         return
-    from alignment import pipeline
+    try:
+        from alignment import pipeline
 
-    pipeline.run(loaded, run_dir, models, lambda line: console.print(escape(line)))
+        pipeline.run(loaded, run_dir, models, lambda line: console.print(escape(line)))
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command resumes from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
     report = run_dir / "report" / "index.html"
     if report.exists():
         console.print(f"report: {escape(str(report))}")

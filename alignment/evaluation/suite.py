@@ -77,7 +77,7 @@ def _known(what: str, name: str, names: Sequence[str]) -> None:
         return
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RecipeError(f"evaluate: unknown {what} {name!r}; {hint}there are: {', '.join(names) or 'none'}")
+    raise RecipeError(f"unknown {what} {name!r}; {hint}there are: {', '.join(names) or 'none'}")
 
 
 def _predict_with_scorers(

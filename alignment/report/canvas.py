@@ -75,5 +75,6 @@ def look(run: Run, name: str) -> tuple[str, Any]:
     if name == "base":
         return BASE, DASHES[0]
     made = [stage.name for stage in run.manifest.stages if stage.models]
-    index = list(dict.fromkeys([*made, *run.models])).index(name)
+    others = [model for model in run.models if model != "base"]
+    index = list(dict.fromkeys([*made, *others])).index(name)
     return PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]

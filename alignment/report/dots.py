@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABEL = 20  # characters in a line of a row's label
+HEADING = 40  # characters in a line of a heading
 
 
 def win_rates(run: Run) -> Drawing | None:
@@ -27,7 +28,8 @@ def win_rates(run: Run) -> Drawing | None:
         return None
     groups = dict(by_metric(results))
     own = training_scorers(run)
-    figure, [axes] = panels(1, 0.6 + 0.2 * (_pitch(results) * len(results) + len(groups)))
+    headings = sum(len(wrap(visible(name), HEADING)) for name in groups)
+    figure, [axes] = panels(1, 0.6 + 0.2 * (_pitch(results) * len(results) + headings))
     _dots(run, axes, groups, open_dots=own)
     axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
     low = min([0.45, *(r.ci_low for r in results if r.ci_low is not None)])
@@ -76,16 +78,10 @@ def _dots(
     rows_at: list[tuple[float, str]] = []
     y = -0.5
     for heading, rows in groups.items():
-        if heading:
+        for line in wrap(visible(heading), HEADING):
             place = (0.01, y + 0.5)
-            axes.annotate(
-                visible(heading),
-                place,
-                xycoords=("figure fraction", "data"),
-                annotation_clip=False,
-                va="center",
-                fontweight="bold",
-            )
+            text = axes.annotate(line, place, xycoords=("figure fraction", "data"), va="center", fontweight="bold")
+            text.set(in_layout=False, annotation_clip=False)
             y += 1
         for result in rows:
             at = y + pitch / 2
@@ -114,7 +110,7 @@ def heatmap(run: Run) -> Drawing | None:
     longest = max(len(visible(model)) for model in grid.models)
     turned = longest * len(grid.models) > 24  # characters that fit over the cells of one column
     width = WIDTH if len(grid.models) <= 5 else FULL_WIDTH
-    figure, [axes] = panels(1, sum(heights) + 0.62 + (0.05 * longest if turned else 0), width=width)
+    figure, [axes] = panels(1, sum(heights) + 0.62 + (0.075 * longest if turned else 0), width=width)
     y, centres = 0.0, []
     for row, height in zip(grid.rows, heights, strict=True):
         for x, cell in enumerate(row.cells):

@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree
 
 from alignment.report.canvas import BASE, GREY, INK, PALETTE, PAPER
+from alignment.report.display import visible
 
 # The page's stylesheet gives these a value for the light and the dark scheme.
 VARIABLES = {INK: "var(--ink)", GREY: "var(--grey)", PAPER: "var(--paper)", BASE: "var(--series-0)"} | {
@@ -32,7 +33,7 @@ def inline_svg(text: str, name: str, alt: str) -> str:
         element.attrib.update({key: _value(key, value, name) for key, value in attributes.items()})
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    root.attrib |= {"role": "img", "aria-label": alt}
+    root.attrib |= {"role": "img", "aria-label": visible(alt)}
     return ElementTree.tostring(root, encoding="unicode")
 
 

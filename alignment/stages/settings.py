@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -20,10 +20,11 @@ class Made:
 
 @dataclass(frozen=True)
 class DataNeed:
-    """A data set a stage reads: a name from the recipe's `data:` (or a source) and the split of it."""
+    """A data set a stage reads: a name under the recipe's `data:` (or a source), its split, what it is used as."""
 
     source: str
     split: str
+    view: Literal["demonstrations", "rankings"] = "rankings"
 
 
 def hand_off(wanted: str, stage: str, earlier: list[Made], kind: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.lora import LoraSettings
 from alignment.runs import RunContext, StageResult
-from alignment.stages.settings import TrainingSettings
+from alignment.stages.settings import DataNeed, TrainingSettings
 
 if TYPE_CHECKING:
     from alignment.training.tokens import Encoded
@@ -22,6 +22,9 @@ class SFTSettings(TrainingSettings):
     """`data`: records whose only or best response is the demonstration. Without `peft`, all weights are trained."""
 
     peft: LoraSettings | None = None
+
+    def data_inputs(self) -> dict[str, DataNeed]:
+        return {"train": DataNeed(self.data, self.split, "demonstrations")}
 
 
 def check(stage: str, settings: SFTSettings) -> None:

@@ -2,7 +2,8 @@
 
 Beside its accuracy stand what it must beat (preferring the shorter response), what it cannot be expected to beat (how
 often one annotator agrees with the majority of the others), how its scores go with length, and its calibration.
-Scorers that no stage was trained on are measured too: it says what their win rates are worth.
+Scorers that no stage was trained on are measured too: it says what their win rates are worth. Not those that compare
+with a reference: it is often one of the very responses that are ranked.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class RewardAccuracy(Benchmark):
     needs_model = False
 
     def subjects(self, context: EvalContext) -> Sequence[str]:
-        return list(context.scorers) if any(len(record.responses) > 1 for record in context.held_out()) else []
+        from reward.rules import NEEDS_REFERENCE
+
+        ranked = any(len(record.responses) > 1 for record in context.held_out())
+        return [name for name in context.scorers if ranked and name not in NEEDS_REFERENCE]
 
     def skipped(self, context: EvalContext) -> str:
         return "it needs a scorer and held-out records with at least two responses"

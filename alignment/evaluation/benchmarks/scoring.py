@@ -12,14 +12,21 @@ from alignment.evaluation.benchmarks.benchmark import EvalContext
 def finite_scores(
     context: EvalContext, scorer: str, prompts: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]
 ) -> list[float | None]:
-    """Scores by one of the context's scorers; None where it gives no finite number.
+    """Scores by one of the context's scorers; None where it gives no finite number or lacks its reference.
 
-    Raises DataError with the scorer's own words when it refuses its input (no reference answer, too long).
+    Raises DataError with the scorer's own words when it refuses its input (too long).
     """
-    if not responses:
-        return []
+    from reward.rules import NEEDS_REFERENCE, prompt_text
+
+    found: list[float | None] = [None] * len(responses)
+    needs = scorer in NEEDS_REFERENCE
+    asked = [i for i, prompt in enumerate(prompts) if not needs or prompt_text(prompt) in context.references]
+    if not asked:
+        return found
     try:
-        scores = context.scorers[scorer].score(prompts, responses)
+        scores = context.scorers[scorer].score([prompts[i] for i in asked], [responses[i] for i in asked])
     except ValueError as error:
         raise DataError(f"scorer {scorer} cannot score the held-out data: {error}") from error
-    return [float(score) if math.isfinite(score) else None for score in scores]
+    for i, score in zip(asked, scores, strict=True):
+        found[i] = float(score) if math.isfinite(score) else None
+    return found

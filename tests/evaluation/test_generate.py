@@ -1,0 +1,208 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+
+from alignment.errors import DataError, ModelError
+from alignment.evaluation.generate import Generation, generate, sample_tokens
+from alignment.evaluation.kv_cache import GrowingLayer, growing_cache
+
+TEXTS = [
+    "the cat",
+    "please answer the question",
+    "a",
+    "the dog ran after the ball and the cat",
+    "why",
+    "sit on the mat",
+]
+PROMPTS = [[{"role": "user", "content": text}] for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model_dir: Path) -> tuple[Any, Any]:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    with torch.no_grad():  # so that answers differ between prompts, and some of them end (EOS pads: its row is zero)
+        model.get_input_embeddings().weight[2] = model.get_input_embeddings().weight[40:60].mean(0)
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    return model, AutoTokenizer.from_pretrained(tiny_model_dir)
+
+
+def answers(tiny: tuple[Any, Any], **settings: Any) -> list[Generation]:
+    found = generate(*tiny, PROMPTS, **{"max_new_tokens": 24, "bf16": False, **settings})
+    assert all(found)
+    return [one for one in found if one is not None]
+
+
+def library(tiny: tuple[Any, Any], prompt: list[dict[str, str]]) -> list[int]:
+    """Greedy answer of transformers' own generate, one prompt at a time."""
+    model, tokenizer = tiny
+    config = GenerationConfig(max_new_tokens=24, do_sample=False, eos_token_id=2, pad_token_id=2)
+    inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt")
+    ids: list[int] = model.generate(**inputs, generation_config=config)[0, inputs.input_ids.shape[1] :].tolist()
+    return ids
+
+
+def test_greedy_equals_the_librarys_generate(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    for prompt, found in zip(PROMPTS, answers(tiny), strict=True):
+        whole = library(tiny, prompt)
+        finished = whole[-1] == tokenizer.eos_token_id
+        kept = whole[:-1] if finished else whole
+        assert found == Generation(tokenizer.decode(kept, skip_special_tokens=True), len(kept), finished)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "seed": 3}, {"temperature": 1.2, "top_p": 0.7}])
+def test_batches_change_nothing(tiny: tuple[Any, Any], settings: dict[str, Any]) -> None:
+    whole = answers(tiny, **settings)
+    assert len({one.text for one in whole}) > 3
+    for size in (1, 2, 4):
+        assert answers(tiny, batch_size=size, **settings) == whole
+
+
+def test_rows_that_end_leave_and_the_others_go_on(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    sizes = []
+    forward = model.forward
+
+    def watched(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        return forward(**inputs)
+
+    model.forward = watched
+    try:
+        found = answers(tiny, temperature=1.0, max_new_tokens=100)
+    finally:
+        del model.forward
+    assert any(one.finished for one in found)
+    assert sizes[0] == 6
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 6
+    longest = max(one.n_tokens + one.finished for one in found)
+    assert len(sizes) == longest  # it stops when the last one has ended
+
+
+def test_draws_follow_the_seed(tiny: tuple[Any, Any]) -> None:
+    first = answers(tiny, temperature=1.0, seed=1)
+    assert answers(tiny, temperature=1.0, seed=1) == first
+    assert answers(tiny, temperature=1.0, seed=2) != first
+    repeated = generate(*tiny, [PROMPTS[0]] * 3, max_new_tokens=24, temperature=1.0, bf16=False)
+    assert len({one.text for one in repeated if one}) == 3  # copies of a prompt are drawn on their own
+
+
+def test_settings_of_the_models_own_generation_config_are_not_used(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    plain, own = answers(tiny), model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=5.0, repetition_penalty=3.0, max_new_tokens=2, eos_token_id=[2]
+    )
+    try:
+        assert answers(tiny) == plain
+    finally:
+        model.generation_config = own
+
+
+def test_an_end_token_of_the_generation_config_ends_an_answer(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    ids, own = library(tiny, PROMPTS[0]), model.generation_config
+    end = next(place for place, token in enumerate(ids) if place > 0 and token not in ids[:place])
+    model.generation_config = GenerationConfig(eos_token_id=[2, ids[end]])
+    try:
+        found = answers(tiny)[0]
+    finally:
+        model.generation_config = own
+    assert found == Generation(tokenizer.decode(ids[:end]), end, True)
+
+
+def test_weights_are_bf16_inside_and_untouched_afterwards(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    before = {name: (p, p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
+    seen = []
+    hook = model.register_forward_pre_hook(lambda *_: seen.append({p.dtype for p in model.parameters()}))
+    generate(*tiny, PROMPTS, max_new_tokens=2, bf16=True)
+    hook.remove()
+    assert set().union(*seen) == {torch.bfloat16}
+    for name, parameter in model.named_parameters():
+        same, address, values = before[name]
+        assert parameter is same
+        assert parameter.data_ptr() == address
+        assert torch.equal(parameter, values)
+
+
+def test_weights_come_back_after_an_error(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    hook = model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        generate(*tiny, PROMPTS, max_new_tokens=2, bf16=True)
+    hook.remove()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_inverting_the_cumulative_sum() -> None:
+    logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().repeat(6, 1)
+    uniforms = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.71, 0.999999999999], dtype=torch.float64)
+    assert sample_tokens(logits, uniforms).tolist() == [0, 0, 2, 2, 3, 3]
+    # the most likely tokens that reach 0.7 are 2 and 3, in that order: 5/8 and 3/8
+    assert sample_tokens(logits, uniforms, top_p=0.7).tolist() == [2, 2, 2, 3, 3, 3]
+    assert sample_tokens(logits, uniforms, top_p=1e-9).tolist() == [2] * 6
+
+
+def test_draws_have_the_right_frequencies() -> None:
+    shares = torch.tensor([0.1, 0.6, 0.3])
+    uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample_tokens(shares.log().expand(20_000, 3), uniforms)
+    assert (drawn.bincount() / 20_000).tolist() == pytest.approx(shares.tolist(), abs=0.015)
+
+
+def test_the_growing_cache_holds_what_the_librarys_does() -> None:
+    torch.manual_seed(0)
+    ours, library = GrowingLayer(), DynamicCache().layer_class_to_replicate()
+    batch = 5
+    for length, kept in [(3, None), (1, None), (1, [0, 2, 4]), (80, None), (1, [2]), (1, None)]:
+        keys, values = torch.randn(batch, 2, length, 4), torch.randn(batch, 2, length, 4)
+        for mine, other in zip(ours.update(keys, values), library.update(keys, values), strict=True):
+            assert torch.equal(mine, other)
+        if kept is not None:
+            for layer in (ours, library):
+                layer.batch_select_indices(torch.tensor(kept))
+            batch = len(kept)
+        assert ours.get_seq_length() == library.get_seq_length()
+
+
+def test_the_growing_cache_replaces_plain_layers_only(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    assert [type(layer) for layer in growing_cache(model).layers] == [GrowingLayer] * 2
+
+
+def test_progress_is_said(tiny: tuple[Any, Any]) -> None:
+    lines: list[str] = []
+    answers(tiny, batch_size=4, say=lines.append)
+    assert [line.split()[0] for line in lines] == ["4/6", "6/6"]
+
+
+def test_a_prompt_that_cannot_fit_is_unanswered(tiny: tuple[Any, Any]) -> None:
+    long = [{"role": "user", "content": "x " * 400}]
+    found = generate(*tiny, [long, PROMPTS[0]], max_new_tokens=4)
+    assert found[0] is None
+    assert found[1] is not None
+    assert generate(*tiny, [], max_new_tokens=4) == []
+
+
+def test_refusals(tiny: tuple[Any, Any], tiny_model_dir: Path) -> None:
+    model, _ = tiny
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    for wrong in ({"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}):
+        with pytest.raises(ValueError, match="out of range"):
+            generate(model, tokenizer, PROMPTS, **{"max_new_tokens": 4, **wrong})
+    tokenizer.chat_template = "{{ raise_exception('no system messages') }}"
+    with pytest.raises(DataError, match="refuses the roles user: no system messages"):
+        generate(model, tokenizer, PROMPTS, max_new_tokens=4)
+    tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="chat_template"):
+        generate(model, tokenizer, PROMPTS, max_new_tokens=4)

@@ -1,0 +1,184 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alignment.evaluation.statistics import (
+    Interval,
+    clustered_standard_error,
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+    ratio_interval,
+    share_interval,
+    standard_error,
+    statistic_interval,
+    wilson,
+)
+
+VALUES = [0.2, 1.5, -0.7, 3.1, 0.0, 2.2, 1.1, -1.9, 0.4, 0.8, 2.7]
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (7, 20), (20, 20), (1, 1), (333, 1000)])
+def test_wilson_is_scipys(k: int, n: int) -> None:
+    expected = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
+    found = wilson(k, n)
+    assert found.value == k / n
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_of_nothing_and_of_nonsense() -> None:
+    assert wilson(0, 0) == Interval(None, None, None, "no data", 0)
+    with pytest.raises(ValueError, match="4 successes of 3"):
+        wilson(4, 3)
+
+
+def test_the_mean_interval_is_scipys_percentile_bootstrap() -> None:
+    expected = stats.bootstrap(
+        (np.array(VALUES),), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(7)
+    ).confidence_interval
+    found = mean_interval(VALUES, seed=7)
+    assert found.value == pytest.approx(np.mean(VALUES))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found.n == len(VALUES)
+
+
+def test_the_paired_difference_is_scipys_paired_bootstrap() -> None:
+    other = [value * 0.5 + index % 3 for index, value in enumerate(VALUES)]
+    expected = stats.bootstrap(
+        (np.array(VALUES), np.array(other)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        paired=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    found = paired_difference(VALUES, other, seed=3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_ratio_resamples_items_not_parts() -> None:
+    above, below = [10.0, 1.0, 4.0, 30.0], [5.0, 2.0, 2.0, 10.0]
+    expected = stats.bootstrap(
+        (np.array(above), np.array(below)),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    found = ratio_interval(above, below, seed=1)
+    assert found.value == 45 / 19
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    with pytest.raises(ValueError, match="must be positive"):
+        ratio_interval([1.0], [0.0], seed=0)
+
+
+def test_copies_of_an_item_in_one_cluster_are_no_evidence() -> None:
+    clusters = [index for index in range(len(VALUES)) for _ in range(5)]
+    copied = [value for value in VALUES for _ in range(5)]
+    alone, clustered = mean_interval(VALUES, seed=0), mean_interval(copied, clusters, seed=0)
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high))
+    assert clustered.n == 55
+    assert "clusters" in clustered.method
+    naive = mean_interval(copied, seed=0)
+    assert naive.low is not None
+    assert clustered.low is not None
+    assert naive.low > clustered.low + 0.1
+
+
+def test_clusters_of_one_are_items() -> None:
+    assert mean_interval(VALUES, list(range(len(VALUES))), seed=5) == mean_interval(VALUES, seed=5)
+
+
+def test_the_bootstrap_agrees_with_the_clustered_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(60), 4)
+    values = rng.normal(size=60)[clusters] + 0.1 * rng.normal(size=240)
+    error = clustered_standard_error(values.tolist(), clusters.tolist())
+    found = mean_interval(values.tolist(), clusters.tolist(), seed=0)
+    assert error is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.08)
+
+
+def test_the_seed_is_everything() -> None:
+    assert mean_interval(VALUES, seed=1) == mean_interval(VALUES, seed=1)
+    assert mean_interval(VALUES, seed=1) != mean_interval(VALUES, seed=2)
+
+
+def test_degenerate_data() -> None:
+    assert mean_interval([], seed=0) == Interval(None, None, None, "no data", 0)
+    assert paired_difference([], [], seed=0).value is None
+    one = mean_interval([0.3], seed=0)
+    assert (one.value, one.low, one.high, one.n) == (0.3, None, None, 1)
+    one_cluster = mean_interval([0.3, 0.5], ["a", "a"], seed=0)
+    assert (one_cluster.value, one_cluster.low) == (0.4, None)
+    assert "one cluster" in one_cluster.method
+    alike = mean_interval([0.7] * 4, seed=0)
+    assert (alike.value, alike.low, alike.high) == pytest.approx((0.7, 0.7, 0.7))
+    assert "all items alike" in alike.method
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        mean_interval([1.0, float("nan")], seed=0)
+    with pytest.raises(ValueError, match="2 values but 1 cluster"):
+        mean_interval([1.0, 2.0], ["a"], seed=0)
+    with pytest.raises(ValueError, match="same items"):
+        paired_difference([1.0], [], seed=0)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        share_interval([0.5, 1.5], seed=0)
+
+
+def test_a_share_never_claims_certainty() -> None:
+    assert share_interval([1.0] * 9, seed=0) == wilson(9, 9)
+    assert share_interval([1.0, 0.0, 1.0], seed=0) == wilson(2, 3)
+    clustered = share_interval([1.0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2], seed=0)
+    assert (clustered.low, clustered.high) == (wilson(3, 3).low, 1.0)
+    assert clustered.n == 9
+    assert "bootstrap" in share_interval([1.0, 0.5, 0.0], seed=0).method
+
+
+def test_any_statistic_with_clusters() -> None:
+    data = np.array(VALUES)
+    found = statistic_interval(lambda drawn: float(data[drawn].mean()), len(data), seed=7, name="mean")
+    expected = mean_interval(VALUES, seed=7)
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert statistic_interval(lambda drawn: None, 3, seed=0, name="rho").value is None
+    sometimes = statistic_interval(lambda drawn: 1.0 if 0 in drawn else None, 3, seed=0, name="rho")
+    assert (sometimes.value, sometimes.low) == (1.0, None)
+
+
+def test_mcnemar() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(0, 5) == pytest.approx(2 / 2**5)
+    assert mcnemar_exact(1, 6) == pytest.approx(2 * (1 + 7) / 2**7)
+
+
+def test_standard_errors_by_hand() -> None:
+    assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(np.sqrt((5 / 3) / 4))
+    assert standard_error([1.0]) is None
+    # residuals -1, -1, 1, 1 in two clusters: √((-2)² + 2²) / 4
+    assert clustered_standard_error([0, 0, 2, 2], ["a", "a", "b", "b"]) == pytest.approx(np.sqrt(8) / 4)
+    assert clustered_standard_error([0, 1], ["a", "a"]) is None
+
+
+def test_published_clustered_errors_of_bbq(real_data: Path) -> None:
+    """Accuracy of UnifiedQA (RACE format) on ambiguous Age items: SE .01161 naive, .07120 and .07267 clustered."""
+    right, clusters = [], []
+    for line in (real_data / "bbq/unifiedqa/preds_Age.jsonl").read_text().splitlines():
+        item = json.loads(line)
+        if item["context_condition"] == "ambig":
+            answer = item["unifiedqa-t5-11b_pred_race"].strip().lower().rstrip(".")
+            right.append(float(answer == item[f"ans{item['label']}"].strip().lower().rstrip(".")))
+            clusters.append(item["question_index"])
+    assert standard_error(right) == pytest.approx(0.01161, abs=5e-6)
+    clustered = clustered_standard_error(right, clusters)
+    assert clustered == pytest.approx(0.07120, abs=5e-6)
+    assert clustered is not None
+    groups = len(set(clusters))
+    assert clustered * np.sqrt(groups / (groups - 1)) == pytest.approx(0.07267, abs=5e-6)
