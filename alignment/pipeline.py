@@ -42,9 +42,8 @@ def run(recipe: Recipe, run_dir: Path, registry: ModelRegistry, console: Say) ->
         try:
             stages = plan(recipe, registry, run_dir)
             if all(p.action == "reuse" for p in stages) and (run_dir / "manifest.json").exists():
-                say(
-                    f"{recipe.name}: nothing to do, all {len(stages)} stages are finished ({time.monotonic() - started:.1f} s)"
-                )
+                seconds = time.monotonic() - started
+                say(f"{recipe.name}: nothing to do, all {len(stages)} stages are finished ({seconds:.1f} s)")
                 return _manifest(recipe, stages, run_dir, "done", results(stages))
             _preflight(recipe, stages, registry, say)
             return _run_stages(recipe, stages, run_dir, registry, say)

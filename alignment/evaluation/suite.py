@@ -96,17 +96,22 @@ def _predict_with_models(
 ) -> None:
     """Everything that a model is needed for, then the next model: only one is in memory."""
     for name, identity in context.models.items():
-        model: LoadedModel | None = None
-        for benchmark in (b for b in chosen if b.needs_model and name in samples[b.name]):
-            stored = _Stored(context, benchmark, name, identity, keys[benchmark.name])
-            found = stored.read()
-            if found is None:
-                model = model or context.load(name)
-                found = stored.make(model)
-            samples[benchmark.name][name] = found
-        if model is not None:
-            del model
-            _release()
+        wanted = [benchmark for benchmark in chosen if benchmark.needs_model and name in samples[benchmark.name]]
+        stored = {b.name: _Stored(context, b, name, identity, keys[b.name]) for b in wanted}
+        found = {benchmark: one.read() for benchmark, one in stored.items()}
+        missing = {benchmark: stored[benchmark] for benchmark, rows in found.items() if rows is None}
+        made = _with_model(context, name, missing) if missing else {}
+        for benchmark, rows in found.items():
+            samples[benchmark][name] = made[benchmark] if rows is None else rows
+
+
+def _with_model(context: EvalContext, name: str, missing: Mapping[str, _Stored]) -> dict[str, list[Sample]]:
+    """The samples that one model still has to make. No reference to the model is left when this returns."""
+    model = context.load(name)
+    made = {benchmark: stored.make(model) for benchmark, stored in missing.items()}
+    del model
+    _release()
+    return made
 
 
 def _release() -> None:

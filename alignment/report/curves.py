@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alignment.report.canvas import GREY, PAPER, Drawing, look, panels
 from alignment.report.display import visible
 from alignment.report.load import LogPoint, Run
+from alignment.report.tables import final_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,5 +110,5 @@ def _ends(run: Run, stages: Sequence[str], metric: str) -> str:
     told = []
     for name in stages:
         _, values = _series(run.logs[name], metric, "train")
-        told += [f"{visible(name)} from {values[0]:.3g} to {values[-1]:.3g}"] if values else []
+        told += [f"{visible(name)} from {final_text(values[0])} to {final_text(values[-1])}"] if values else []
     return "; ".join(told) + "."

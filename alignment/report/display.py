@@ -20,6 +20,7 @@ UNITS = {
     "characters": (1.0, 0, ""),
     "tokens": (1.0, 0, ""),
     "points": (1.0, 2, ""),
+    "correlation": (1.0, 2, ""),
 }
 OTHER_UNIT = (1.0, 3, "")
 LENGTH_UNITS = ("characters", "tokens")
@@ -67,9 +68,11 @@ def undefined_reason(result: EvalResult) -> str:
     """Why a result has no value, in words; empty when it has one."""
     if result.value is not None:
         return ""
-    if result.n_scored == 0:
-        return f"none of {count(result.n_unscored)} items could be scored" if result.n_unscored else "no items"
-    return result.method or f"undefined on these {count(result.n_scored)} items"
+    if result.n_scored == 0 and result.n_unscored:
+        return f"none of {count(result.n_unscored)} items could be scored"
+    if result.method and not result.method.startswith("no data"):
+        return result.method
+    return f"undefined on these {count(result.n_scored)} items" if result.n_scored else "no items"
 
 
 def number(value: float, unit: str, *, signed: bool = False, suffix: bool = True) -> str:
@@ -78,7 +81,7 @@ def number(value: float, unit: str, *, signed: bool = False, suffix: bool = True
     if not math.isfinite(value):
         return "not finite"
     text = grouped(value * factor, decimals)
-    if signed and not text.startswith(MINUS):
+    if signed and not text.startswith(MINUS) and text.strip("0."):
         text = "+" + text
     if suffix and mark:
         text += f"{NARROW_SPACE}pp" if signed else mark
@@ -143,7 +146,8 @@ def metric_name(result: EvalResult) -> str:
     """The reader's name of a metric; scorer and unit of length are added where the label leaves them out."""
     head, _, by = result.metric.partition("/")
     name = result.label or f"{result.benchmark}: {head}".replace("_", " ")
-    name = name[:1].upper() + name[1:]
+    if name.split(" ")[0].rstrip(":").isalpha():  # a word, not an identifier such as arc_easy
+        name = name[0].upper() + name[1:]
     if by and by not in name and by.replace("_", " ") not in name:
         name += f" ({by})"
     return f"{name} ({result.unit})" if result.unit in LENGTH_UNITS and result.unit not in name else name
@@ -152,3 +156,14 @@ def metric_name(result: EvalResult) -> str:
 def subject(result: EvalResult) -> str:
     """`dpo` or `dpo vs base`."""
     return f"{result.model} vs {result.compared_to}" if result.compared_to else result.model
+
+
+def group_name(result: EvalResult) -> str:
+    """`occupation status`; empty for all groups together."""
+    return (result.group or "").replace("_", " ")
+
+
+def remarks(result: EvalResult) -> str:
+    """What stands beside a row: what its interval allows to say, and how many items it leaves out."""
+    left_out = f"{count(result.n_unscored)} not scored" if result.n_unscored and result.value is not None else ""
+    return "; ".join(filter(None, (verdict(result), left_out)))

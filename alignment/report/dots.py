@@ -82,6 +82,7 @@ def _dots(
             place = (0.01, y + 0.5)
             text = axes.annotate(line, place, xycoords=("figure fraction", "data"), va="center", fontweight="bold")
             text.set(in_layout=False, annotation_clip=False)
+            text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})  # the line at 50% passes behind it
             y += 1
         for result in rows:
             at = y + pitch / 2

@@ -59,6 +59,7 @@ def render(run: Run, figures: Mapping[str, str]) -> str:
         css_digest=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         summary=story.summary(run),
         chain=story.chain(run),
+        unfinished=story.unfinished(run),
         caveats=story.caveats(run),
         main=primary(run.results),
         parts=sections(run.results),
@@ -118,7 +119,8 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         shown=display.shown,
-        verdict=display.verdict,
+        remarks=display.remarks,
+        group_name=display.group_name,
         subject=display.subject,
         scorer=display.scorer,
         count=display.count,

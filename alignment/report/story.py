@@ -35,27 +35,41 @@ class Step:
     children: tuple[Step, ...]
 
 
-def chain(run: Run) -> Step:
-    """The tree of models from the base on; a stage hangs under the model it started from."""
-    makers = {ref: stage.name for stage in run.manifest.stages for ref in stage.models.values()}
+def chain(run: Run) -> tuple[Step, ...]:
+    """Trees of models: the base first, then any other model a stage started from; stages hang under their start."""
     waiting = [s for s in run.manifest.stages if s.models or (s.status != "done" and "report" != s.kind != "evaluate")]
-    parents = {s.name: makers.get(_start(s), "base") for s in waiting}
+    starts = {s.name: _start(run, s) for s in waiting}
+    made = {s.name for s in waiting}
 
     def grow(stage: Stage) -> Step:
-        start = _start(stage)
-        uses = tuple(f"{role}: {ref}" for role, ref in stage.inputs.items() if ref != start)
-        children = tuple(grow(s) for s in waiting if parents[s.name] == stage.name and s is not stage)
-        return Step(stage.name, ", ".join(stage.models.values()), stage, uses, children)
+        uses = tuple(f"{role}: {ref}" for role, ref in stage.inputs.items() if ref != _first_input(stage))
+        return Step(stage.name, ", ".join(stage.models.values()), stage, uses, under(stage.name))
 
-    roots = tuple(grow(s) for s in waiting if parents[s.name] in ("base", s.name))
-    return Step("base", run.manifest.base, None, (), roots)
+    def under(name: str) -> tuple[Step, ...]:
+        return tuple(grow(s) for s in waiting if starts[s.name] == name and s.name != name)
+
+    outside = dict.fromkeys(["base", *(start for start in starts.values() if start not in made)])
+    refs = {"base": run.manifest.base}
+    return tuple(Step(name, refs.get(name, ""), None, (), under(name)) for name in outside)
 
 
-def _start(stage: Stage) -> str:
-    """The reference of the model a stage started from, "" when the manifest does not say."""
-    return next(
-        (stage.inputs[role] for role in MAIN_ROLES if role in stage.inputs), next(iter(stage.inputs.values()), "")
-    )
+def _start(run: Run, stage: Stage) -> str:
+    """The model a stage started from: the stage that made it, "base", or the reference of a model from outside."""
+    ref = _first_input(stage)
+    makers = {ref: s.name for s in run.manifest.stages for ref in s.models.values()}
+    return "base" if ref in ("", run.manifest.base) else makers.get(ref, ref)
+
+
+def _first_input(stage: Stage) -> str:
+    """The reference a stage started from, "" when the manifest does not say."""
+    inputs = stage.inputs
+    return next((inputs[role] for role in MAIN_ROLES if role in inputs), next(iter(inputs.values()), ""))
+
+
+def unfinished(run: Run) -> str:
+    """Which stages have no results yet or never will, as a sentence; empty when all are done."""
+    stages = [f"{s.name} ({s.status})" for s in run.manifest.stages if s.status != "done" and s.kind != "report"]
+    return f"Not finished: {', '.join(stages)}; nothing on this page is theirs." if stages else ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ def summary(run: Run) -> list[Sentence]:
     for name, members in by_metric(compared[:COMPARISONS]):
         warning = (
             "; the scorer is this run's own reward model, which is not evidence alone"
-            if scorer(members[0]) in own
+            if scorer(members[0]) in own and "not evidence alone" not in name
             else ""
         )
         sentences.append(Sentence(name, "; ".join(_comparison(r) for r in members) + warning + "."))
@@ -94,10 +108,9 @@ def summary(run: Run) -> list[Sentence]:
 
 
 def _trained(run: Run) -> str:
-    makers = {ref: stage.name for stage in run.manifest.stages for ref in stage.models.values()}
     steps = []
     for stage in (s for s in run.manifest.stages if s.models):
-        used, start = rows_used(stage), makers.get(_start(stage), "base")
+        used, start = rows_used(stage), _start(run, stage)
         sources = " and ".join(dict.fromkeys(use.source for use in stage.data if use.role == "train"))
         on = f" on {count(used)} rows of {sources}" if used is not None and sources else ""
         steps.append(f"{stage.name} ({METHODS.get(stage.kind, stage.kind)}) from {start}{on}")
@@ -139,12 +152,7 @@ def _level(run: Run, members: Sequence[EvalResult]) -> str:
 
 def caveats(run: Run) -> list[str]:
     """What a reader must know before quoting a number."""
-    found = []
-    unfinished = [s for s in run.manifest.stages if s.status != "done" and s.kind != "report"]
-    if unfinished:
-        found.append(
-            f"Not finished: {', '.join(f'{s.name} ({s.status})' for s in unfinished)}; nothing below is theirs."
-        )
+    found = [unfinished(run)] if unfinished(run) else []
     found.append(
         f"One training seed ({run.manifest.seed}). Intervals cover the choice of items, not of seeds: a claim about a "
         "method needs several seeds, with the seed as the unit."

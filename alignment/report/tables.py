@@ -15,8 +15,10 @@ from alignment.report.display import (
     NOT_AVAILABLE,
     count,
     duration,
+    group_name,
     grouped,
     metric_name,
+    null_value,
     shown,
     subject,
     undefined_reason,
@@ -56,6 +58,7 @@ def sections(results: Iterable[EvalResult]) -> dict[str, list[EvalResult]]:
     }
     for result in results:
         parts[_section(result)].append(result)
+    parts["win_rates"].sort(key=lambda r: null_value(r) != 0.5)  # the rates themselves before what stands beside them
     return parts
 
 
@@ -121,7 +124,7 @@ def results_table(name: str, caption: str, results: Sequence[EvalResult]) -> Tab
     for metric, members in grouped_results:
         for index, result in enumerate(members):
             words = shown(result)
-            group = ((result.group or "all"),) if groups else ()
+            group = (group_name(result) or "all",) if groups else ()
             rows.append(("" if index else metric, subject(result), *group, words.value, words.interval, words.n))
     return Table(
         name=name,
@@ -149,14 +152,22 @@ def methods(results: Iterable[EvalResult]) -> list[tuple[str, str]]:
         if len({r.method for r in members}) == 1:
             lines.append((metric, members[0].method))
         else:
-            lines += [(f"{metric}, {subject(r)}" + (f", {r.group}" if r.group else ""), r.method) for r in members]
+            lines += [
+                (f"{metric}, {subject(r)}" + (f", {group_name(r)}" if r.group else ""), r.method) for r in members
+            ]
     return lines
+
+
+def _interval_method(method: str) -> str:
+    """The part of a method that tells the interval; what else it counts is for the CSV and the page."""
+    parts = [part for part in method.split("; ") if any(word in part for word in ("bootstrap", "interval", "paired"))]
+    return "; ".join(parts) or method
 
 
 def _small_print(results: Sequence[EvalResult]) -> str:
     if not results:
         return "Not evaluated in this run."
-    methods = list(dict.fromkeys(r.method.partition(";")[0] for r in results if r.method and r.ci_low is not None))
+    methods = list(dict.fromkeys(_interval_method(r.method) for r in results if r.method and r.ci_low is not None))
     text = "Brackets: 95% intervals" + (f" ({'; '.join(methods)})." if methods else ".")
     left_out = [
         f"{metric_name(r)}, {subject(r)} {count(r.n_unscored)}" for r in results if r.n_unscored and r.value is not None

@@ -109,13 +109,16 @@ def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
         say=lambda line: context.say(f"{context.stage}: {line}"),
     )
     results = run_suites(evaluation, settings.suites)
+    used = min(len(loaded.records), settings.limit or len(loaded.records))
+    unused = {"over the limit": len(loaded.records) - used, "refused by the importer": len(loaded.refused)}
+    spec = context.data["heldout"]
     use = DataUse(
         "heldout",
-        f"{context.data['heldout'].source} ({context.data['heldout'].split})",
+        f"{spec.source} ({spec.split})",
         context.data_digests["heldout"],
         len(loaded.records),
-        min(len(loaded.records), settings.limit or len(loaded.records)),
-        {"refused by the importer": len(loaded.refused)} if loaded.refused else {},
+        used,
+        {reason: count for reason, count in unused.items() if count},
     )
     primary = {f"{r.benchmark}/{r.metric}/{r.model}": r.value for r in results if r.primary and r.value is not None}
     return StageResult(metrics=primary, data=(use,))

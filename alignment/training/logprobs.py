@@ -84,7 +84,9 @@ def sequence_logprobs(
 
 
 def _target_logprobs(causal: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = head_logits(causal, states) / temperature
+    logits = head_logits(causal, states)
+    if temperature != 1.0:  # a division would copy all of them
+        logits = logits / temperature
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 

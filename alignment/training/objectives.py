@@ -36,7 +36,10 @@ class Measured(NamedTuple):
 class Objective(Protocol):
     """What `ObjectiveTrainer` needs to know."""
 
-    columns: tuple[str, ...]  # keys of a row
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Keys that every row has."""
+        ...
 
     def collate(self, rows: Sequence[Any]) -> Batch:
         """Rows -> batch; raises DataError naming the record that cannot be one."""

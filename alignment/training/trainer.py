@@ -150,7 +150,7 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         self._start_checked = True
 
     def _refuse_non_finite(self, measured: Measured, inputs: Batch) -> None:
-        bad = (~measured.sums["loss"].detach().isfinite()).tolist()
+        bad = (~measured.sums["loss"].isfinite()).tolist()
         if any(bad):
             ids = [name for name, is_bad in zip(inputs["ids"], bad, strict=True) if is_bad]
             raise AlignmentError(

@@ -3,7 +3,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from alignment.errors import DataError, ModelError
 from alignment.evaluation.generate import Generation, generate, sample_tokens
@@ -62,6 +69,21 @@ def test_batches_change_nothing(tiny: tuple[Any, Any], settings: dict[str, Any])
         assert answers(tiny, batch_size=size, **settings) == whole
 
 
+def test_learned_positions_start_behind_the_padding(tiny: tuple[Any, Any]) -> None:
+    """Rotary positions forgive a shift, learned ones do not."""
+    _, tokenizer = tiny
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=2)
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)
+    whole = generate(model, tokenizer, PROMPTS, max_new_tokens=12, bf16=False)
+    alone = generate(model, tokenizer, PROMPTS, max_new_tokens=12, bf16=False, batch_size=1)
+    assert whole == alone
+    assert len({one.text for one in whole if one}) > 3
+
+
 def test_rows_that_end_leave_and_the_others_go_on(tiny: tuple[Any, Any]) -> None:
     model, _ = tiny
     sizes = []
@@ -80,6 +102,7 @@ def test_rows_that_end_leave_and_the_others_go_on(tiny: tuple[Any, Any]) -> None
     assert sizes[0] == 6
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 6
+    assert found == answers(tiny, temperature=1.0, max_new_tokens=100, batch_size=1)
     longest = max(one.n_tokens + one.finished for one in found)
     assert len(sizes) == longest  # it stops when the last one has ended
 
@@ -197,7 +220,8 @@ def test_a_prompt_that_cannot_fit_is_unanswered(tiny: tuple[Any, Any]) -> None:
 def test_refusals(tiny: tuple[Any, Any], tiny_model_dir: Path) -> None:
     model, _ = tiny
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
-    for wrong in ({"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}):
+    wrong_settings: list[dict[str, Any]] = [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}]
+    for wrong in wrong_settings:
         with pytest.raises(ValueError, match="out of range"):
             generate(model, tokenizer, PROMPTS, **{"max_new_tokens": 4, **wrong})
     tokenizer.chat_template = "{{ raise_exception('no system messages') }}"

@@ -327,13 +327,11 @@ def test_a_killed_evaluation_loses_one_benchmark_of_one_model(
 
 
 def test_each_model_is_loaded_once_and_let_go(context: EvalContext, probes: dict[str, Benchmark]) -> None:
-    import gc
     import weakref
 
     alive: list[weakref.ref[Any]] = []
 
     def load(name: str) -> tuple[Any, Any]:
-        gc.collect()
         assert not [one for one in alive if one() is not None], "the model before is still in memory"
         model, tokenizer = context.load(name)
         alive.append(weakref.ref(model))
@@ -377,6 +375,30 @@ def test_a_prompt_that_does_not_fit_is_counted(context: EvalContext, probes: dic
     wins = find(results, "win_rate/plain", "dpo")
     assert (wins.n_scored, wins.n_unscored) == (4, 1)
     assert find(results, "response_tokens", "dpo").n_unscored == 1
+
+
+def test_items_that_do_not_fit_are_counted(context: EvalContext, probes: dict[str, Benchmark]) -> None:
+    long = "x " * 400
+    rows: dict[str, dict[str, Any]] = {
+        "bias_pairs": {**PAIRS[0], "id": "long", "counter": long},
+        "bits_per_byte": {"id": "long", "text": long},
+        "multiple_choice": {**CHOICES[0], "id": "long", "choices": ["one", long]},
+    }
+    for name, row in rows.items():
+        with Path(probes[name].path).open("a") as stream:  # type: ignore[attr-defined]
+            stream.write(json.dumps(row) + "\n")
+    results = run_suites(context, ["bias", "forgetting"], probes)
+    for metric, n in (
+        ("stereotype_share", 3),
+        ("stereotype_share_difference", 3),
+        ("mean_abs_log_ratio", 3),
+        ("bits_per_byte", 3),
+        ("bits_per_byte_difference", 3),
+        ("acc", 6),
+        ("acc_norm_difference", 6),
+    ):
+        found = find(results, metric, "dpo")
+        assert (found.n_scored, found.n_unscored) == (n, 1), metric
 
 
 def test_a_reference_as_a_path_cannot_leave_the_folder(context: EvalContext, probes: dict[str, Benchmark]) -> None:

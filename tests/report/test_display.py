@@ -10,10 +10,12 @@ from alignment.report.display import (
     MINUS,
     Shown,
     duration,
+    group_name,
     grouped,
     metric_name,
     null_value,
     number,
+    remarks,
     shown,
     undefined_reason,
     verdict,
@@ -35,7 +37,8 @@ def made(
         (0.617, "share", False, "61.7%"),
         (1.0, "share", False, "100.0%"),
         (0.0, "share", False, "0.0%"),
-        (-0.0004, "share", True, f"+0.0{NARROW}pp"),
+        (-0.0004, "share", True, f"0.0{NARROW}pp"),
+        (0.0, "points", True, "0.00"),
         (-0.017, "share", True, f"{MINUS}1.7{NARROW}pp"),
         (0.9871, "bits/byte", False, "0.987"),
         (0.04449, "bits/byte", True, "+0.044"),
@@ -75,6 +78,8 @@ def test_a_value_without_an_interval_says_so() -> None:
     [
         (0, 0, "", "no items"),
         (0, 40, "", "none of 40 items could be scored"),
+        (0, 0, "no data; 0 ties count one half", "no items"),
+        (0, 0, "no pair was judged by two annotators", "no pair was judged by two annotators"),
         (7, 0, "all pairs tied", "all pairs tied"),
         (7, 0, "", "undefined on these 7 items"),
     ],
@@ -126,6 +131,14 @@ def test_where_lower_is_better_the_reading_says_which_side_is_better() -> None:
     assert verdict(better) == "lower than base (better)"
 
 
+def test_what_stands_beside_a_row() -> None:
+    assert remarks(made(n_unscored=14)) == "14 not scored"
+    win = made(metric="win_rate/rules", compared_to="base", n_unscored=14)
+    assert remarks(win) == "higher than 50%; 14 not scored"
+    assert remarks(made(None, n_unscored=14)) == ""  # the reason is in the value's place
+    assert group_name(made(group="occupation_status")) == "occupation status"
+
+
 def test_a_level_gets_no_verdict() -> None:
     assert verdict(made()) == ""
 
@@ -137,6 +150,7 @@ def test_a_level_gets_no_verdict() -> None:
         ("win_rate/rules", "Win rate by rules", "share", "Win rate by rules"),
         ("tie_rate/plain", "", "share", "Bench: tie rate (plain)"),
         ("length_chars", "length", "characters", "Length (characters)"),
+        ("acc", "arc_easy accuracy", "share", "arc_easy accuracy"),
     ],
 )
 def test_metric_name(metric: str, label: str, unit: str, name: str) -> None:

@@ -249,7 +249,7 @@ def test_rows_lost_without_a_reason_are_flagged(run: Run) -> None:
     sft, *rest = run.manifest.stages
     sft = replace(sft, data=(replace(sft.data[0], n_used=470),))
     text = Page(render(replace(run, manifest=replace(run.manifest, stages=(sft, *rest))), {})).text
-    assert "10 without a reason" in text
+    assert "10 more, no reason given" in text
 
 
 def luminance(colour: str) -> float:
@@ -279,3 +279,11 @@ def test_colours_can_be_read_in_both_schemes(source: str) -> None:
     for colour in (*BETTER, *WORSE, *NEUTRAL):
         assert contrast("#1a1a1a", colour) >= 4.5
         assert colour in source
+
+
+def test_an_unfinished_run_says_so_at_the_top(run: Run, page: Page) -> None:
+    *others, evaluate, report = run.manifest.stages
+    broken = replace(run, manifest=replace(run.manifest, stages=(*others, replace(evaluate, status="failed"), report)))
+    text = Page(render(broken, {})).text
+    assert "Not finished: evaluate (failed)" in text[: text.index("Summary")]
+    assert "Not finished" not in page.text

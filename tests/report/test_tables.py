@@ -190,6 +190,13 @@ def test_methods_are_told_once_where_they_agree(run: Run) -> None:
     ]
 
 
+def test_a_caption_tells_the_interval_and_no_counts(run: Run) -> None:
+    [r] = primary(run.results)[:1]
+    method = "wins + 1/2 ties; mean, percentile bootstrap over clusters, 2000 resamples; gained 3, lost 5, p = 0.7"
+    caption = results_table("t", "T", [r.model_copy(update={"method": method})]).caption
+    assert caption == "T. Brackets: 95% intervals (mean, percentile bootstrap over clusters, 2000 resamples)."
+
+
 @pytest.mark.parametrize("name", ["main_results", "bias"])
 def test_rows_with_groups_get_a_column(run: Run, name: str) -> None:
     table = next(t for t in all_tables(run) if t.name == name)

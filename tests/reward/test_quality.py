@@ -60,7 +60,12 @@ def test_calibration_error_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("p", "y", "bins", "message"),
-    [([0.5], [1, 0], 10, "do not fit"), ([1.5], [1], 10, "must lie in"), ([0.5], [2], 10, "must lie"), ([0.5], [1], 0, "bins")],
+    [
+        ([0.5], [1, 0], 10, "do not fit"),
+        ([1.5], [1], 10, "must lie in"),
+        ([0.5], [2], 10, "must lie"),
+        ([0.5], [1], 0, "bins"),
+    ],
 )
 def test_calibration_error_refuses_bad_input(p: list[float], y: list[float], bins: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

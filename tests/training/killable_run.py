@@ -82,4 +82,4 @@ def trainer_of(model_dir: str, folder: Path, kind: str, kill_where: str = "", ki
 
 
 if __name__ == "__main__":
-    trainer_of(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])).train()
+    trainer_of(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])).train()

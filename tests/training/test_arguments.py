@@ -11,7 +11,10 @@ from alignment.training.arguments import OWNED, autocast, check_arguments, preci
 
 def test_ours_then_the_stages_then_the_recipes(tmp_path: Path) -> None:
     args = training_arguments(
-        str(tmp_path), 7, {"learning_rate": "2e-4", "num_train_epochs": 2, "use_cpu": True}, {"learning_rate": 1e-6, "warmup_ratio": 0.1}
+        str(tmp_path),
+        7,
+        {"learning_rate": "2e-4", "num_train_epochs": 2, "use_cpu": True},
+        {"learning_rate": 1e-6, "warmup_ratio": 0.1},
     )
     assert (args.learning_rate, args.num_train_epochs, args.warmup_steps) == (2e-4, 2, 0.1)
     assert (args.seed, args.data_seed, args.output_dir) == (7, 7, str(tmp_path))
@@ -75,7 +78,7 @@ def test_what_cannot_be_is_named(overrides: dict[str, Any], message: str) -> Non
 
 
 def test_values_that_contradict_each_other_are_a_recipe_error(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="dpo.trainer: At most one of fp16 and bf16"):
+    with pytest.raises(RecipeError, match=r"dpo\.trainer: At most one of fp16 and bf16"):
         training_arguments(str(tmp_path), 0, {"fp16": True, "bf16": True, "use_cpu": True}, {}, stage="dpo")
 
 

@@ -31,7 +31,12 @@ def test_pairs_are_interleaved_and_right_padded() -> None:
     batch = collate_pairs([pair(), pair(id="b", chosen=row([7], [8]))], PAD)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5], [1, 2, 6, 9, 9], [7, 8, 9, 9, 9], [1, 2, 6, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
-    assert batch["completion_mask"].int().tolist() == [[0, 0, 1, 0, 1], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]]
+    assert batch["completion_mask"].int().tolist() == [
+        [0, 0, 1, 0, 1],
+        [0, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+    ]
     assert batch["completion_mask"].dtype == torch.bool
     assert batch["weights"].tolist() == [0.5, 0.5]
     assert batch["ref_chosen_logps"].tolist() == [-3.0, -3.0]
@@ -61,7 +66,14 @@ def test_rankings_put_every_response_once_and_say_where() -> None:
 
 
 @pytest.mark.parametrize(
-    "wins", [[[0, 0], [0, 0]], [[0, 1, 0], [0, 0, 0], [0, 0, 0]], [[1, 1], [0, 0]], [[0, -1], [0, 0]], [[0, float("nan")], [0, 0]]]
+    "wins",
+    [
+        [[0, 0], [0, 0]],
+        [[0, 1, 0], [0, 0, 0], [0, 0, 0]],
+        [[1, 1], [0, 0]],
+        [[0, -1], [0, 0]],
+        [[0, float("nan")], [0, 0]],
+    ],
 )
 def test_comparisons_that_cannot_be_are_named(wins: list[list[float]]) -> None:
     with pytest.raises(DataError, match="record a: wins"):

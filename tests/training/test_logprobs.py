@@ -51,7 +51,8 @@ def batch_of(vocabulary: int = 60) -> dict[str, Tensor]:
 def from_full_logits(model: Any, batch: dict[str, Tensor], temperature: float = 1.0) -> Tensor:
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float() / temperature
     logps = logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:].unsqueeze(-1)).squeeze(-1)
-    return logps * batch["completion_mask"][:, 1:]
+    scored: Tensor = logps * batch["completion_mask"][:, 1:]
+    return scored
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 1024])
@@ -121,7 +122,7 @@ def test_a_batch_without_scored_tokens_gives_zeros_with_a_gradient() -> None:
     batch["completion_mask"] = torch.zeros_like(batch["completion_mask"])
     found = token_logprobs(model, batch)
     assert not found.any()
-    found.sum().backward()
+    found.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def test_logits_of_prompt_and_padding_never_exist() -> None:

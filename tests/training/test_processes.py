@@ -31,7 +31,9 @@ def test_two_processes_equal_one(tiny_model_dir: Path, tmp_path: Path) -> None:
             "PYTHONPATH": str(SCRIPT.parents[2]), "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
         command = [sys.executable, str(SCRIPT), str(tiny_model_dir), str(tmp_path / "two")]
-        ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        ranks.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
     try:
         outputs = [process.communicate(timeout=240)[0] for process in ranks]
     finally:

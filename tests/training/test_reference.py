@@ -56,10 +56,17 @@ def test_values_come_in_the_order_given_and_are_computed_once(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("digest", "precision", "asked"),
-    [("digest", "float32", row(5, 6, mask=[0])), ("digest", "float32", row(5, 6, prompt=0)), ("other", "float32", row(5, 6)), ("digest", "bf16", row(5, 6))],
+    [
+        ("digest", "float32", row(5, 6, mask=[0])),
+        ("digest", "float32", row(5, 6, prompt=0)),
+        ("other", "float32", row(5, 6)),
+        ("digest", "bf16", row(5, 6)),
+    ],
     ids=["mask", "prompt end", "weights", "precision"],
 )
-def test_everything_a_value_depends_on_is_in_its_key(tmp_path: Path, digest: str, precision: str, asked: Encoded) -> None:
+def test_everything_a_value_depends_on_is_in_its_key(
+    tmp_path: Path, digest: str, precision: str, asked: Encoded
+) -> None:
     ReferenceCache(tmp_path, "digest", "float32").get_or_compute([row(5, 6)], Counting())
     compute = Counting()
     ReferenceCache(tmp_path, digest, precision).get_or_compute([asked], compute)

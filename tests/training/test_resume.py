@@ -24,7 +24,12 @@ SCRIPT = Path(__file__).with_name("killable_run.py")
 
 
 def start_to_be_killed(*words: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2]), "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONWARNINGS": "ignore",
+    }
     command = [sys.executable, str(SCRIPT), *map(str, words)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -45,7 +45,9 @@ def test_an_empty_answer_is_its_end_alone(tokenizer: Any) -> None:
 
 
 def test_of_several_turns_only_the_assistants_are_scored(tokenizer: Any) -> None:
-    row = encode(tokenizer, [USER], [HI, {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "ran"}])
+    row = encode(
+        tokenizer, [USER], [HI, {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "ran"}]
+    )
     assert tokenizer.decode(row.completion_ids) == (
         "the cat<|im_end|>\n<|im_start|>user\nthe dog<|im_end|>\n<|im_start|>assistant\nran<|im_end|>"
     )
@@ -65,7 +67,11 @@ def test_the_smollm2_template_scores_what_it_should(tokenizer: Any) -> None:
 
 
 def test_a_template_without_an_end_keeps_everything(tokenizer: Any) -> None:
-    changed = with_template(tokenizer, "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}")
+    changed = with_template(
+        tokenizer,
+        "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}",
+    )
     assert changed.decode(encode(changed, [USER], [HI]).completion_ids) == "the cat\n"
 
 

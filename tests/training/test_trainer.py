@@ -106,7 +106,7 @@ def test_the_gradient_does_not_depend_on_how_a_batch_is_split(
     found = gradient_of_first_step(trainer)
     model = policy(tiny_model_dir).train()
     objective = DPOObjective(PAD)
-    objective.loss(model, objective.collate(rows)).loss.backward()
+    objective.loss(model, objective.collate(rows)).loss.backward()  # type: ignore[no-untyped-call]
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-7, msg=name)
     first = trainer.state.log_history[0]
@@ -233,11 +233,17 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoint(
     from safetensors import SafetensorError
 
     rows = pair_rows(8, policy(tiny_model_dir))
-    saving = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
     trainer = trainer_of(tiny_model_dir, tmp_path, rows, **saving)
     errors = {
-        "model": ("save_model", SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
-        "optimizer": ("_save_optimizer_and_scheduler", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")),
+        "model": (
+            "save_model",
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        ),
+        "optimizer": (
+            "_save_optimizer_and_scheduler",
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        ),
         "state": ("_save_rng_state", OSError(28, "No space left on device")),
     }
     name, error = errors[where]
@@ -268,7 +274,13 @@ def test_an_error_that_is_no_full_disk_is_not_called_one(
 def test_checkpoints_are_marked_rotated_and_cleaned(tiny_model_dir: Path, tmp_path: Path) -> None:
     rows = pair_rows(8, policy(tiny_model_dir))
     trainer_of(
-        tiny_model_dir, tmp_path, rows, per_device_train_batch_size=2, save_strategy="steps", save_steps=1, save_total_limit=2
+        tiny_model_dir,
+        tmp_path,
+        rows,
+        per_device_train_batch_size=2,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=2,
     ).train()
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     (tmp_path / "checkpoint-10").mkdir()  # half-written by a killed process
@@ -289,7 +301,10 @@ def test_checkpoints_sort_by_number(tmp_path: Path) -> None:
 
 def test_a_meter_is_exact_and_survives_json() -> None:
     meter = Meter()
-    meter.add({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])}, {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(2)})
+    meter.add(
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])},
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(2)},
+    )
     meter.add({"a": torch.tensor([0.1]), "b": torch.tensor([0.0])}, {"a": torch.tensor([1.0]), "b": torch.zeros(1)})
     assert meter.ratios() == {"a": (3.0 + float(torch.tensor(0.1).double())) / 4}
     again = Meter()
