@@ -58,7 +58,7 @@ def test_rankings_hold_ties_and_disagreement() -> None:
     found = stats(records("rankings"))
     assert 0.02 < found["ties"]["rate"] < 0.3
     items, _ = views.rankings(records("rankings"))
-    contested = sum(0 < r.wins[i][j] and 0 < r.wins[j][i] for r in items for i in range(3) for j in range(i))
+    contested = sum(r.wins[i][j] > 0 and r.wins[j][i] > 0 for r in items for i in range(3) for j in range(i))
     assert contested > 50
 
 

@@ -83,19 +83,27 @@ def test_a_lost_model_is_made_again(finished: Path, tmp_path: Path) -> None:
     assert "tiny-dpo@1 is no longer in the registry" in dry
 
 
+LONG = {"trainer": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 60, "save_steps": 5}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A folder with a longer run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_recipe(folder, tiny_model_dir, sft=LONG, reward=LONG, dpo=LONG)
+    done = alignment(folder, "run", "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
 def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(
-    stage: str, tmp_path: Path, tiny_model_dir: Path
+    stage: str, whole: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    long = {"trainer": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 60, "save_steps": 5}}
-    for name in ("whole", "killed"):
-        write_recipe(tmp_path / name, tiny_model_dir, **{stage: long})
-    whole = tmp_path / "whole"
-    assert alignment(whole, "run", "tiny.yaml").returncode == 0
-
-    killed = tmp_path / "killed"
+    killed = tmp_path
+    write_recipe(killed, tiny_model_dir, sft=LONG, reward=LONG, dpo=LONG)
     process = start(killed, "run", "tiny.yaml")
-    _wait_for_checkpoint(killed, stage, process)
+    _wait_for_checkpoint(killed, stage)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not list((killed / "runs/tiny/stages").glob(f"{stage}-*/result.json"))
@@ -110,7 +118,7 @@ def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(
     assert [row["loss"] for row in killed_log] == [row["loss"] for row in whole_log]
 
 
-def _wait_for_checkpoint(folder: Path, stage: str, process: object) -> None:
+def _wait_for_checkpoint(folder: Path, stage: str) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if list((folder / "runs/tiny/stages").glob(f"{stage}-*/checkpoints/checkpoint-*/COMPLETE")):
@@ -127,3 +135,10 @@ def test_two_commands_on_one_run_do_not_mix(finished: Path) -> None:
         second = alignment(finished, "run", "tiny.yaml", "seed=5")
     assert second.returncode == 1
     assert "another process is running this run" in second.stderr
+
+
+def test_tensorboard_logs_stay_beside_the_stage(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    done = alignment(folder, "run", "tiny.yaml", "sft.trainer.report_to=tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert list((folder / "runs/tiny/stages").glob("sft-*/tensorboard/events.out.*"))

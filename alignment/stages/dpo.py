@@ -41,9 +41,9 @@ class DPOSettings(TrainingSettings):
 
 
 def check(stage: str, settings: DPOSettings) -> None:
-    from alignment.training.arguments import check_arguments
+    from alignment.stages import train
 
-    check_arguments(stage, settings.trainer)
+    train.check(stage, settings.trainer)
 
 
 def run(context: RunContext, settings: DPOSettings) -> StageResult:

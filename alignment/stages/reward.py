@@ -33,9 +33,9 @@ class RewardSettings(TrainingSettings):
 
 
 def check(stage: str, settings: RewardSettings) -> None:
-    from alignment.training.arguments import check_arguments
+    from alignment.stages import train
 
-    check_arguments(stage, settings.trainer)
+    train.check(stage, settings.trainer)
 
 
 def run(context: RunContext, settings: RewardSettings) -> StageResult:

@@ -30,9 +30,9 @@ class SFTSettings(TrainingSettings):
 def check(stage: str, settings: SFTSettings) -> None:
     from trl import SFTConfig
 
-    from alignment.training.arguments import check_arguments
+    from alignment.stages import train
 
-    check_arguments(stage, settings.trainer, SFTConfig)
+    train.check(stage, settings.trainer, SFTConfig)
 
 
 def run(context: RunContext, settings: SFTSettings) -> StageResult:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments, set_seed
 
+from alignment.errors import RecipeError
 from alignment.runs import RunContext
 from alignment.runtime import quiet
-from alignment.training.arguments import training_arguments
+from alignment.training.arguments import check_arguments, training_arguments
 from alignment.training.checkpoints import last_complete_checkpoint
 from alignment.training.progress import ProgressLog
 
@@ -28,6 +31,21 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+TRACKERS = ("none", "tensorboard")
+
+
+def check(stage: str, overrides: Mapping[str, Any], kind: type[TrainingArguments] = TrainingArguments) -> None:
+    """Raises RecipeError for a `trainer:` key that cannot be, or a tracker that is not there."""
+    wanted = check_arguments(stage, overrides, kind).get("report_to", "none")
+    for tracker in [wanted] if isinstance(wanted, str) else wanted:
+        if tracker not in TRACKERS:
+            raise RecipeError(f"{stage}.trainer.report_to: {tracker!r} is not one of {', '.join(TRACKERS)}")
+        if tracker == "tensorboard" and find_spec("tensorboard") is None:
+            raise RecipeError(
+                f"{stage}.trainer.report_to: tensorboard is not installed; pip install 'alignment-framework[tracking]'"
+            )
+
+
 def prepare(
     context: RunContext,
     overrides: Mapping[str, Any],
@@ -36,6 +54,7 @@ def prepare(
 ) -> Any:
     """Seeds everything and gives the stage's arguments; checkpoints go to the stage's own folder."""
     set_seed(context.seed)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(context.folder / "tensorboard")  # the only way to tell transformers
     return training_arguments(
         str(checkpoints(context)), context.seed, overrides, {**DEFAULTS, **defaults}, kind, context.stage
     )
