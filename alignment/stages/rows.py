@@ -19,9 +19,11 @@ TOO_LONG = "longer than max_length tokens"
 
 
 def load(context: RunContext, role: str) -> sources.Loaded:
-    """The records of one of the stage's data sets. Raises DataError when there are none."""
+    """The records of one of the stage's data sets. Raises DataError when there are none or the file changed."""
     spec = context.data[role]
     loaded = sources.load(spec)
+    if loaded.digest != context.data_digests[role]:
+        raise DataError(f"{spec.source}: the file changed after this run had started; run the same command again")
     if not loaded.records:
         raise DataError(f"{spec.source}: no records in split {spec.split}; give another split or data set")
     return loaded
