@@ -140,7 +140,7 @@ def _level(run: Run, members: Sequence[EvalResult]) -> str:
     """A metric that compares nothing by itself: the first and the last model, and their paired difference."""
     first, last = members[0], members[-1]
     if len(members) == 1:
-        return _told(first, first.model) + "."
+        return _told(first, first.model) + _beyond(run, first) + "."
     text = f"{_told(first, first.model)}, {_told(last, last.model)}"
     for r in run.results:
         same = (r.benchmark, r.model, r.compared_to, r.group) == (last.benchmark, last.model, first.model, None)
@@ -148,6 +148,16 @@ def _level(run: Run, members: Sequence[EvalResult]) -> str:
             words = shown(r)
             return f"{text}; paired difference {words.value} {_unbroken(words.interval)}, {verdict(r)}."
     return text + "."
+
+
+def _beyond(run: Run, result: EvalResult) -> str:
+    """How a metric of one model compares with a baseline that is no model, where the benchmark measured one."""
+    for r in run.results:
+        beside = (r.benchmark, r.model, r.group) == (result.benchmark, result.model, None)
+        if beside and r.compared_to not in run.models and null_value(r) is not None and verdict(r):
+            words = shown(r)
+            return f"; against {r.compared_to} {words.value} {_unbroken(words.interval)}, {verdict(r)}"
+    return ""
 
 
 def caveats(run: Run) -> list[str]:

@@ -22,7 +22,7 @@ from alignment.evaluation.metrics.rankings import (
     pair_credits,
 )
 from alignment.evaluation.result import EvalResult
-from alignment.evaluation.statistics import Interval, share_interval, statistic_interval
+from alignment.evaluation.statistics import Interval, paired_difference, share_interval, statistic_interval
 
 if TYPE_CHECKING:
     from alignment.preferences.record import PreferenceRecord
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LABELS = {
     "accuracy": "pairs ordered as the majority of annotators",
     "prefer_shorter": "baseline: prefer the shorter response",
+    "accuracy_difference": "accuracy beyond preferring the shorter response",
     "annotator_agreement": "ceiling: one annotator against the majority of the others",
     "length_correlation": "rank correlation of score with length",
     "calibration_error": "expected calibration error of σ(score difference)",
@@ -104,6 +105,13 @@ class RewardAccuracy(Benchmark):
     def _beside(self, context: EvalContext, subject: str, rows: Sequence[Sample], unscored: int) -> list[EvalResult]:
         """What an accuracy is read with; all but the agreement from the same responses as the accuracy."""
         shorter = [pair_credits([-length for length in row["lengths"]], row["wins"]) for row in rows]
+        right = [pair_credits(row["scores"], row["wins"]) for row in rows]
+        beyond = paired_difference(
+            [credit for some in right for credit in some],
+            [credit for some in shorter for credit in some],
+            _groups(right, rows),
+            seed=context.seed,
+        )
         agreed = [agreement_credits([_ballot(votes) for votes in row["ballots"]]) for row in rows]
         agreement = _pooled(agreed, rows, context.seed)
         if not agreement.n:
@@ -111,6 +119,9 @@ class RewardAccuracy(Benchmark):
         result = partial(self.result, context, subject)
         found = [
             result("prefer_shorter", _pooled(shorter, rows, context.seed), unscored, higher_is_better=None),
+            result(
+                "accuracy_difference", beyond, unscored, higher_is_better=True, compared_to="the shorter response"
+            ),
             result("annotator_agreement", agreement, higher_is_better=None),
             result("length_correlation", _correlation(rows, context.seed), higher_is_better=None, unit="correlation"),
             result("calibration_error", _calibration(rows), unscored, higher_is_better=False),
@@ -151,8 +162,12 @@ def _compared(row: Sample) -> int:
 
 def _pooled(credits: Sequence[Sequence[float]], rows: Sequence[Sample], seed: int) -> Interval:
     """Mean over all pairs of all records, with the interval over groups of records."""
-    clusters: list[Hashable] = [row["group"] for row, some in zip(rows, credits, strict=True) for _ in some]
-    return share_interval([credit for some in credits for credit in some], clusters, seed=seed)
+    return share_interval([credit for some in credits for credit in some], _groups(credits, rows), seed=seed)
+
+
+def _groups(credits: Sequence[Sequence[float]], rows: Sequence[Sample]) -> list[Hashable]:
+    """The group of every pair's record."""
+    return [row["group"] for row, some in zip(rows, credits, strict=True) for _ in some]
 
 
 def _correlation(rows: Sequence[Sample], seed: int) -> Interval:
