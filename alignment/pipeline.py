@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment import hardware
+from alignment import runtime
 from alignment.atomic import storage_errors, write_json
 from alignment.errors import AlignmentError, DataError
 from alignment.models import check_chat_template, load_tokenizer
@@ -171,7 +171,7 @@ def _manifest(
         "updated": now(),
         "seconds": sum(row["seconds"] or 0 for row in rows),
         "versions": package_versions(),
-        "hardware": before.get("hardware") if status == "done" and current is None and before else hardware.describe(),
+        "hardware": before.get("hardware") if status == "done" and current is None and before else runtime.describe(),
         "code_version": code_version(),
         "stages": rows,
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -70,3 +71,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
         if hub_bars:
             enable_progress_bars()
+
+
+def describe() -> dict[str, Any]:
+    """The machine as the manifest records it."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "device": "cuda" if gpu else "cpu",
+        "gpu": gpu,
+        "gpus": torch.cuda.device_count(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }

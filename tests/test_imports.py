@@ -26,7 +26,6 @@ RANK = {
     "runs": 5,
     "saving": 3,
     "models": 5,
-    "hardware": 1,
     "training": 6,
     "evaluation": 6,
     "report": 7,

@@ -90,14 +90,14 @@ def recipes(as_json: JSON = False) -> None:
 
 def env(as_json: JSON = False) -> None:
     """Show versions, device and folders: what to put into a bug report."""
-    from alignment import hardware
+    from alignment import runtime
     from alignment.runs import code_version, package_versions
     from alignment.sources import cache_folder
 
     facts = {
         "alignment": code_version(),
         **package_versions(),
-        **hardware.describe(),
+        **runtime.describe(),
         "runs": os.environ.get("ALIGNMENT_RUNS", "runs"),
         "registry": os.environ.get("ALIGNMENT_REGISTRY", "registry"),
         "cache": str(cache_folder()),

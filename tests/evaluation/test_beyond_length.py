@@ -13,7 +13,7 @@ from alignment.evaluation.result import EvalResult
 def row(name: str, scores: list[float], lengths: list[int], better: int) -> dict[str, Any]:
     """Two responses, of which everybody prefers number `better`."""
     wins = [[0.0, 1.0], [0.0, 0.0]] if better == 0 else [[0.0, 0.0], [1.0, 0.0]]
-    ballots = [[0, 1] if better == 0 else [1, 0]]
+    ballots = [[[0, 1, 1 if better == 0 else -1]]]
     return {"id": name, "group": name, "scores": scores, "lengths": lengths, "wins": wins, "ballots": ballots}
 
 

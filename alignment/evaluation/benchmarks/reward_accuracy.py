@@ -119,9 +119,7 @@ class RewardAccuracy(Benchmark):
         result = partial(self.result, context, subject)
         found = [
             result("prefer_shorter", _pooled(shorter, rows, context.seed), unscored, higher_is_better=None),
-            result(
-                "accuracy_difference", beyond, unscored, higher_is_better=True, compared_to="the shorter response"
-            ),
+            result("accuracy_difference", beyond, unscored, higher_is_better=True, compared_to="the shorter response"),
             result("annotator_agreement", agreement, higher_is_better=None),
             result("length_correlation", _correlation(rows, context.seed), higher_is_better=None, unit="correlation"),
             result("calibration_error", _calibration(rows), unscored, higher_is_better=False),
