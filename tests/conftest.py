@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A busy machine is not a failure.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 CHATML = (
     "{% for message in messages %}"
