@@ -92,7 +92,7 @@ def _run_stages(
         say(f"{title}: {p.action} ({p.reason})")
         _manifest(recipe, stages, run_dir, "running", done, current=p.spec.name)
         try:
-            done[p.spec.name] = _run_stage(recipe, p, stages, run_dir, registry, say, done)
+            done[p.spec.name] = _run_stage(recipe, p, run_dir, registry, say, done)
         except BaseException as error:
             _manifest(recipe, stages, run_dir, "failed", done, current=p.spec.name)
             if isinstance(error, AlignmentError):
@@ -104,7 +104,6 @@ def _run_stages(
 def _run_stage(
     recipe: Recipe,
     p: Planned,
-    stages: list[Planned],
     run_dir: Path,
     registry: ModelRegistry,
     say: Say,
@@ -123,7 +122,6 @@ def _run_stage(
         stage=p.spec.name,
         key=p.key,
         seed=recipe.head.seed,
-        base=recipe.head.base,
         chat_template=recipe.head.chat_template,
         recipe_digest=recipe.digest,
         registry=registry,
@@ -131,7 +129,6 @@ def _run_stage(
         input_digests={role: resolve(ref, registry, say=say).digest for role, ref in refs.items()},
         data=p.spec.data,
         data_digests=p.parts["data"],
-        produced={q.spec.name: q.spec.stage.produces for q in stages if q.spec.name in done and q.spec.stage.produces},
         say=say,
     )
     with storage_errors(p.folder):

@@ -76,7 +76,6 @@ class RunContext:
     stage: str
     key: str
     seed: int
-    base: str
     chat_template: str | None
     recipe_digest: str
     registry: ModelRegistry
@@ -84,7 +83,6 @@ class RunContext:
     input_digests: Mapping[str, str]
     data: Mapping[str, DataSpec]  # role -> data set
     data_digests: Mapping[str, str]
-    produced: Mapping[str, str]  # stage name -> what it makes (policy, reward), for all earlier stages
     say: Say
 
     def register(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -78,7 +77,7 @@ def _add_reference(context: RunContext, model: Any, tokenizer: Any, args: Any, r
     from alignment.training.reference import ReferenceCache, reference_logprobs
 
     cache = ReferenceCache(
-        Path(context.run_dir) / "reference-cache", context.input_digests["model"], precision_name(model, args)
+        context.run_dir / "reference-cache", context.input_digests["model"], precision_name(model, args)
     )
     encoded = [row[side] for row in rows for side in ("chosen", "rejected")]
     logps = cache.get_or_compute(
