@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import alignment, stage_digests, start, write_recipe
+from tiny_run import alignment, stage_digests, start, training_log, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_a_run_leaves_models_results_and_a_report(finished: Path) -> None:
     sft, reward, dpo = (next(s for s in manifest["stages"] if s["name"] == n) for n in ("sft", "reward", "dpo"))
     assert dpo["inputs"] == reward["inputs"] == {"model": "tiny-sft@1"}
     assert sft["data"][0]["n_used"] + sum(sft["data"][0]["dropped"].values()) == sft["data"][0]["n_records"]
-    logs = [json.loads(line) for line in (finished / "runs/tiny" / dpo["folder"] / "train_log.jsonl").open()]
+    logs = training_log(finished, "dpo")
     assert [row["step"] for row in logs] == [1, 2, 3, 4]
     assert logs[0]["loss"] == pytest.approx(0.6931, abs=5e-3)
 
@@ -112,8 +112,7 @@ def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(
     assert again.returncode == 0, again.stderr
     assert f"{stage}: resuming from checkpoint-" in again.stdout
     assert stage_digests(killed) == stage_digests(whole)
-    logs = [next(iter((f / "runs/tiny/stages").glob(f"{stage}-*/train_log.jsonl"))) for f in (whole, killed)]
-    whole_log, killed_log = ([json.loads(line) for line in log.open()] for log in logs)
+    whole_log, killed_log = training_log(whole, stage), training_log(killed, stage)
     assert [row["step"] for row in killed_log] == [row["step"] for row in whole_log]
     assert [row["loss"] for row in killed_log] == [row["loss"] for row in whole_log]
 

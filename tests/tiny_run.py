@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts background jobs with Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -95,6 +98,12 @@ def alignment(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     process = start(folder, *arguments)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def training_log(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """The rows of a stage's train_log.jsonl; the stage has one folder."""
+    (path,) = (folder / "runs/tiny/stages").glob(f"{stage}-*/train_log.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def stage_digests(folder: Path) -> dict[str, str]:

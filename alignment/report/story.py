@@ -154,7 +154,7 @@ def _beyond(run: Run, result: EvalResult) -> str:
     """How a metric of one model compares with a baseline that is no model, where the benchmark measured one."""
     for r in run.results:
         beside = (r.benchmark, r.model, r.group) == (result.benchmark, result.model, None)
-        if beside and r.compared_to not in run.models and null_value(r) is not None and verdict(r):
+        if beside and r.metric != result.metric and null_value(r) is not None and verdict(r):
             words = shown(r)
             return f"; against {r.compared_to} {words.value} {_unbroken(words.interval)}, {verdict(r)}"
     return ""
