@@ -36,23 +36,30 @@ def training_curves(run: Run) -> Drawing | None:
 
 def reward_margins(run: Run) -> Drawing | None:
     """Chosen minus rejected, and the share of pairs with a positive margin, over steps."""
-    kinds = (("rewards/margins", "margin (log-odds)"), ("rewards/accuracies", "accuracy (%)"))
-    rows = [(metric, label, names) for metric, label in kinds if (names := _logged(run, metric))]
+    kinds = (  # a policy's implicit rewards and a reward model's own are logged under TRL's names for each
+        (("rewards/margins", "margin"), "margin (log-odds)"),
+        (("rewards/accuracies", "accuracy"), "accuracy (%)"),
+    )
+    rows = [
+        (label, logged)
+        for metrics, label in kinds
+        if (logged := {name: metric for metric in metrics for name in _logged(run, metric)})
+    ]
     if not rows:
         return None
     figure, sheets = panels(len(rows), 0.6 + 1.25 * len(rows), sharex=True)
-    for (metric, label, names), axes in zip(rows, sheets, strict=True):
-        for name in names:
+    for (label, logged), axes in zip(rows, sheets, strict=True):
+        for name, metric in logged.items():
             _curves(axes, run.logs[name], metric, look(run, name), (visible(name), f"{visible(name)}, held out"))
         axes.set_ylabel(label)
-        share = metric.endswith("accuracies")
+        share = label.startswith("accuracy")
         axes.axhline(0.5 if share else 0.0, color=GREY, linewidth=0.6, linestyle=":")
         if share:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f}")
     _legend_above(sheets[0])
     sheets[-1].set_xlabel("optimiser step")
     figure.align_ylabels(sheets)
-    told = [f"{label}: {_ends(run, names, metric)}" for metric, label, names in rows]
+    told = [f"{label}: {_ends(run, [name], metric)}" for label, logged in rows for name, metric in logged.items()]
     return Drawing("reward_margins", "Margin and accuracy over optimiser steps. " + " ".join(told), figure)
 
 

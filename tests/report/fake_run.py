@@ -66,8 +66,12 @@ def training_log(kind: str, steps: int) -> list[Row]:
         done = step / steps
         values = {"loss": end + (start - end) * math.exp(-3.5 * done) + chance.gauss(0, 0.02)}
         if kind != "sft":
-            values["rewards/margins"] = 0.8 * (1 - math.exp(-2 * done)) + chance.gauss(0, 0.05)
-            values["rewards/accuracies"] = 0.5 + 0.22 * (1 - math.exp(-4 * done)) + chance.gauss(0, 0.03)
+            values["margin" if kind == "reward" else "rewards/margins"] = 0.8 * (
+                1 - math.exp(-2 * done)
+            ) + chance.gauss(0, 0.05)
+            values["accuracy" if kind == "reward" else "rewards/accuracies"] = (
+                0.5 + 0.22 * (1 - math.exp(-4 * done)) + chance.gauss(0, 0.03)
+            )
         rate = {"learning_rate": 2e-4 * min(1.0, 10 * done) * (1 - done), "grad_norm": 0.8 + abs(chance.gauss(0, 0.2))}
         rows.append({"step": step, "epoch": done, "split": "train"} | values | rate)
         if step % (steps // 4) == 0:

@@ -191,3 +191,13 @@ def test_svg_styles_become_attributes() -> None:
         '<use href="#f-m" clip-path="url(#f-c)" />'
         '<text font-weight="bold" font-size="8" fill="var(--series-1)" text-anchor="middle">a</text></svg>'
     )
+
+
+def test_margins_show_the_reward_model_and_the_policy(run: Run) -> None:
+    """The two stages log them under different names."""
+    from alignment.report.curves import reward_margins
+
+    drawing = reward_margins(run)
+    assert drawing is not None
+    legend = {line.get_label() for line in drawing.figure.axes[0].get_lines()}
+    assert {"reward", "dpo"} <= {str(label) for label in legend}
