@@ -13,7 +13,7 @@ from alignment.stages.settings import TrainingSettings
 DEFAULTS: dict[str, Any] = {"learning_rate": 5e-6}
 LOSSES = (
     "sigmoid",
-)  # the rows of alignment.training.objectives.DPO_LOSSES, known without torch; a test holds them equal
+)  # the rows of alignment.training.losses.pairs.DPO_LOSSES, known without torch; a test holds them equal
 
 
 class DPOSettings(TrainingSettings):
@@ -48,7 +48,7 @@ def check(stage: str, settings: DPOSettings) -> None:
 def run(context: RunContext, settings: DPOSettings) -> StageResult:
     from alignment.stages import policy, train
     from alignment.stages.rows import pair_rows
-    from alignment.training.objectives import DPOObjective
+    from alignment.training.objectives.pairs import DPOObjective
     from alignment.training.trainer import ObjectiveTrainer
 
     args = train.prepare(context, settings.trainer, DEFAULTS)

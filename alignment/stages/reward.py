@@ -43,7 +43,7 @@ def run(context: RunContext, settings: RewardSettings) -> StageResult:
     from alignment.runtime import pick_device
     from alignment.stages import train
     from alignment.stages.rows import ranking_rows
-    from alignment.training.objectives import RewardObjective
+    from alignment.training.objectives.rewards import RewardObjective
     from alignment.training.trainer import ObjectiveTrainer
 
     args = train.prepare(context, settings.trainer, DEFAULTS)

@@ -12,7 +12,7 @@ from alignment.runs import DataUse, RunContext
 
 if TYPE_CHECKING:
     from alignment.preferences.record import PreferenceRecord
-    from alignment.training.collate import RankingRow
+    from alignment.training.objectives.rankings import RankingRow
     from alignment.training.tokens import Encoded
 
 TOO_LONG = "longer than max_length tokens"

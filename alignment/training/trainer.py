@@ -21,7 +21,7 @@ from alignment.errors import AlignmentError
 from alignment.training.checkpoints import WholeCheckpoints
 from alignment.training.collate import Batch
 from alignment.training.metrics import Meter
-from alignment.training.objectives import Measured, Objective
+from alignment.training.objectives.objective import Measured, Objective
 
 PENDING_METRICS = "pending_metrics.json"  # in a checkpoint: what was measured since the last log
 

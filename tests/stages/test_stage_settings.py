@@ -10,7 +10,7 @@ from alignment.preferences.simulate import SimulatedAnnotator, judge
 from alignment.stages import STAGES, dpo, reward, train
 from alignment.stages.rows import references
 from alignment.stages.settings import Made, hand_off
-from alignment.training.objectives import DPO_LOSSES
+from alignment.training.losses.pairs import DPO_LOSSES
 from reward.losses import RANKING_LOSSES
 
 

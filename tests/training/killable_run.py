@@ -35,7 +35,7 @@ def trainer_of(model_dir: str, folder: Path, kind: str, kill_where: str = "", ki
     from transformers import AutoModelForCausalLM, TrainerCallback
 
     from alignment.training.arguments import training_arguments
-    from alignment.training.objectives import DPOObjective
+    from alignment.training.objectives.pairs import DPOObjective
     from alignment.training.progress import ProgressLog
     from alignment.training.reference import reference_logprobs
     from alignment.training.trainer import ObjectiveTrainer

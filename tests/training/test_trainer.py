@@ -13,7 +13,8 @@ from alignment.training.arguments import training_arguments
 from alignment.training.checkpoints import MARKER, last_complete_checkpoint
 from alignment.training.logprobs import sequence_logprobs
 from alignment.training.metrics import Meter
-from alignment.training.objectives import DPOObjective, RewardObjective
+from alignment.training.objectives.pairs import DPOObjective
+from alignment.training.objectives.rewards import RewardObjective
 from alignment.training.tokens import Encoded
 from alignment.training.trainer import ObjectiveTrainer
 

@@ -14,7 +14,7 @@ def run(model_dir: str, folder: Path, batch_size: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, TrainerCallback
 
     from alignment.training.arguments import training_arguments
-    from alignment.training.objectives import DPOObjective
+    from alignment.training.objectives.pairs import DPOObjective
     from alignment.training.reference import reference_logprobs
     from alignment.training.tokens import Encoded
     from alignment.training.trainer import ObjectiveTrainer

@@ -6,52 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import PAD, assert_same_gradients, classifier, encoded, policy, rows
 from torch import Tensor
 
 from alignment.errors import AlignmentError
 from alignment.training.logprobs import sequence_logprobs
-from alignment.training.objectives import DPO_LOSSES, DPOObjective, RewardObjective, dpo_loss, ordered_right
-from alignment.training.tokens import Encoded
+from alignment.training.losses.pairs import DPO_LOSSES, dpo_loss
+from alignment.training.objectives import rewards as rewards_module
+from alignment.training.objectives.objective import ordered_right
+from alignment.training.objectives.pairs import DPOObjective
+from alignment.training.objectives.rewards import RewardObjective
 
 # peft reads an attribute that transformers renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-PAD = 2
-
-
-def rows(n: int = 4, seed: int = 3) -> list[dict[str, Any]]:
-    """Pairs of random tokens with prompts and answers of different lengths."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def tokens(low: int, high: int) -> list[int]:
-        length = int(torch.randint(low, high, (1,), generator=generator))
-        return [int(t) for t in torch.randint(3, 250, (length,), generator=generator)]
-
-    return [{"prompt_ids": tokens(2, 6), "chosen_ids": tokens(1, 9), "rejected_ids": tokens(1, 9)} for _ in range(n)]
-
-
-def encoded(prompt: list[int], completion: list[int]) -> Encoded:
-    return Encoded(prompt, completion, [1] * len(completion))
-
-
-def policy(folder: Path, noise: float = 0.05) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder).train()
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += noise * torch.randn_like(weight)
-    return model
-
-
-def classifier(folder: Path) -> Any:
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    torch.manual_seed(5)
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).train()
 
 
 @pytest.fixture
@@ -91,14 +58,6 @@ def dpo_batch(folder: Path, n: int = 4) -> tuple[DPOObjective, dict[str, Any], l
         logps = sequence_logprobs(AutoModelForCausalLM.from_pretrained(folder), batch)
     batch["ref_chosen_logps"], batch["ref_rejected_logps"] = logps[0::2], logps[1::2]
     return objective, batch, raw
-
-
-def assert_same_gradients(ours: Any, theirs: Any) -> None:
-    named = dict(theirs.named_parameters())
-    for name, weight in ours.named_parameters():
-        expected = named[name].grad
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-6 * max(scale, 1e-3), msg=name)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -194,10 +153,8 @@ def test_a_ranking_of_four_costs_four_rows_and_equals_its_six_pairs(tiny_model_d
 
 
 def test_reward_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.training import objectives
-
     rewards = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0], requires_grad=True)
-    monkeypatch.setattr(objectives, "sequence_rewards", lambda model, batch: rewards)
+    monkeypatch.setattr(rewards_module, "sequence_rewards", lambda model, batch: rewards)
     one = encoded([1], [2])
     objective = RewardObjective(PAD)
     first = {"id": "a", "responses": [one] * 3, "wins": [[0, 1, 1], [0, 0, 1], [0, 0, 0]]}  # 0 > 1 > 2

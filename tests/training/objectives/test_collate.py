@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from alignment.errors import DataError
-from alignment.training.collate import PairRow, RankingRow, collate_pairs, collate_rankings
+from alignment.training.objectives.pairs import PairRow, collate_pairs
+from alignment.training.objectives.rankings import RankingRow, collate_rankings
 from alignment.training.tokens import Encoded
 
 PAD = 9
