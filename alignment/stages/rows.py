@@ -12,6 +12,7 @@ from alignment.runs import DataUse, RunContext
 
 if TYPE_CHECKING:
     from alignment.preferences.record import PreferenceRecord
+    from alignment.training.objectives.demonstrations import DemonstrationRow
     from alignment.training.objectives.rankings import RankingRow
     from alignment.training.tokens import Encoded
 
@@ -31,12 +32,12 @@ def load(context: RunContext, role: str) -> sources.Loaded:
 
 def demonstration_rows(
     context: RunContext, role: str, tokenizer: Any, max_length: int
-) -> tuple[list[tuple[str, Encoded]], DataUse]:
-    """(record id, prompt and best response) of every record."""
+) -> tuple[list[DemonstrationRow], DataUse]:
+    """Prompt and best response of every record."""
     loaded = load(context, role)
     items, dropped = views.demonstrations(loaded.records, context.data[role].criterion)
     rows, dropped = _encode(tokenizer, [(d.record_id, d.prompt, [d.response]) for d in items], max_length, dropped)
-    used = [(d.record_id, rows[i][0]) for i, d in enumerate(items) if rows[i]]
+    used: list[DemonstrationRow] = [{"id": d.record_id, "row": rows[i][0]} for i, d in enumerate(items) if rows[i]]
     return used, _use(context, role, loaded, len(used), dropped)
 
 

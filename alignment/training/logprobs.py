@@ -7,7 +7,7 @@ never all at once. Everything below is the trunk's business (`model.base_model.f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,10 +47,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def token_logprobs(
     model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
 ) -> Tensor:
-    """log p(token t+1 | tokens 0..t) for the scored tokens of a right-padded batch.
+    """log p(token t+1 | tokens 0..t) for the scored tokens of a padded batch.
 
     Args:
-        model: a decoder with a language-model head, or a PeftModel of one.
+        model: a decoder with a language-model head, or a PeftModel of one; with `share_prefixes` its rows share.
         batch: `input_ids`, `attention_mask`, `completion_mask`, each (N, T).
         temperature: the logits are divided by it.
         chunk_tokens: tokens projected at a time; memory for logits is chunk_tokens x vocabulary.
@@ -59,6 +59,40 @@ def token_logprobs(
         (N, T-1) float32 nats, column t belongs to token t+1, 0 where that token is not scored. The soft-max runs in
         float32 whatever the autocast.
     """
+    return _per_token(model, batch, temperature, chunk_tokens, _target_logprobs)[0]
+
+
+def token_logprobs_and_entropy(
+    model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and the entropy H = -Σ_v p(v) log p(v) of each distribution a scored token was predicted by.
+
+    Returns:
+        Two (N, T-1) float32 tensors in nats, both with gradients, both 0 where the token is not scored.
+    """
+    logps, entropy = _per_token(model, batch, temperature, chunk_tokens, _target_logprobs_and_entropy)
+    return logps, entropy
+
+
+def token_logprobs_and_hits(
+    model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and whether each scored token was the most likely one: two (N, T-1) float32 tensors.
+
+    The second is 1 or 0, without gradient.
+    """
+    logps, hits = _per_token(model, batch, temperature, chunk_tokens, _target_logprobs_and_hits)
+    return logps, hits
+
+
+def _per_token(
+    model: Any,
+    batch: Mapping[str, Tensor],
+    temperature: float,
+    chunk_tokens: int,
+    project: Callable[[Any, Tensor, Tensor, float], tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """What `project` makes of the scored tokens, a chunk at a time, each (N, T-1)."""
     causal = unwrap_peft(model)
     hidden = causal.base_model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
@@ -67,13 +101,9 @@ def token_logprobs(
     states = hidden[:, :-1][scored]  # (S, H): the state at t predicts the token at t+1
     targets = batch["input_ids"][:, 1:][scored]
     chunks = zip(torch.split(states, chunk_tokens), torch.split(targets, chunk_tokens), strict=True)
-    flat = torch.cat(
-        [
-            checkpoint(_target_logprobs, causal, chunk, target, temperature, use_reentrant=False)
-            for chunk, target in chunks
-        ]
-    )
-    return flat.new_zeros(scored.shape).masked_scatter(scored, flat)
+    parts = [checkpoint(project, causal, chunk, target, temperature, use_reentrant=False) for chunk, target in chunks]
+    flat = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return [values.new_zeros(scored.shape).masked_scatter(scored, values) for values in flat]
 
 
 def sequence_logprobs(
@@ -83,11 +113,29 @@ def sequence_logprobs(
     return token_logprobs(model, batch, temperature, chunk_tokens).sum(dim=1)
 
 
-def _target_logprobs(causal: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _target_logprobs(causal: Any, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor]:
+    logits = _tempered(causal, states, temperature)
+    return (logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1),)
+
+
+def _target_logprobs_and_entropy(
+    causal: Any, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logps = _tempered(causal, states, temperature).log_softmax(-1)
+    return logps.gather(-1, targets.unsqueeze(-1)).squeeze(-1), -(logps.exp() * logps).sum(-1)
+
+
+def _target_logprobs_and_hits(
+    causal: Any, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits = _tempered(causal, states, temperature)
+    wanted = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return wanted - logits.logsumexp(-1), (wanted >= logits.amax(-1)).float().detach()
+
+
+def _tempered(causal: Any, states: Tensor, temperature: float) -> Tensor:
     logits = head_logits(causal, states)
-    if temperature != 1.0:  # a division would copy all of them
-        logits = logits / temperature
-    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return logits if temperature == 1.0 else logits / temperature  # a division would copy all of them
 
 
 def head_logits(causal: Any, states: Tensor) -> Tensor:
@@ -110,13 +158,13 @@ def head_logits(causal: Any, states: Tensor) -> Tensor:
 
 
 def check_head(model: Any) -> None:
-    """Compares `head_logits` with the model's own logits on eight tokens.
+    """Compares `head_logits` with the model's own logits on four tokens.
 
     Raises ModelError when they differ: the model does something to its logits that this module does not know.
     """
     causal = unwrap_peft(model)
     device = causal.get_input_embeddings().weight.device
-    ids = torch.arange(8, device=device).unsqueeze(0)
+    ids = torch.arange(4, device=device).unsqueeze(0)
     with evaluating(model):
         expected = model(input_ids=ids, use_cache=False).logits.float()
         states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state

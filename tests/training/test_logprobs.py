@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from alignment.errors import ModelError
-from alignment.training.logprobs import check_head, evaluating, sequence_logprobs, token_logprobs
+from alignment.training.logprobs import (
+    check_head,
+    evaluating,
+    sequence_logprobs,
+    token_logprobs,
+    token_logprobs_and_entropy,
+    token_logprobs_and_hits,
+)
 
 # peft reads an attribute that transformers renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -69,6 +76,23 @@ def test_equals_the_soft_max_of_full_logits_with_gradients(tied: bool, chunk_tok
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_entropy_and_hits_are_those_of_the_full_logits() -> None:
+    model, batch = model_of("Llama"), batch_of()
+    scored = batch["completion_mask"][:, 1:]
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1] / 0.7
+    expected = torch.distributions.Categorical(logits=logits).entropy() * scored
+    logps, entropy = token_logprobs_and_entropy(model, batch, 0.7, chunk_tokens=4)
+    torch.testing.assert_close(entropy, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logps, token_logprobs(model, batch, 0.7))
+    weight = model.get_output_embeddings().weight
+    (ours,) = torch.autograd.grad(entropy.square().sum(), weight)
+    (theirs,) = torch.autograd.grad(expected.square().sum(), weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    logps, hits = token_logprobs_and_hits(model, batch, 0.7, chunk_tokens=4)
+    torch.testing.assert_close(logps, token_logprobs(model, batch, 0.7))
+    assert torch.equal(hits, ((logits.argmax(-1) == batch["input_ids"][:, 1:]) & scored).float())
 
 
 @pytest.mark.parametrize(

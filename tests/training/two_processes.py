@@ -9,18 +9,21 @@ from typing import Any
 import torch
 
 
-def run(model_dir: str, folder: Path, batch_size: int) -> dict[str, Any]:
-    """Gradients of the first step, its log, and an evaluation of 7 uneven rows."""
+def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> dict[str, Any]:
+    """Gradients of the first step, its log, and an evaluation of 7 uneven rows; shared: in small passes."""
     from transformers import AutoModelForCausalLM, TrainerCallback
 
     from alignment.training.arguments import training_arguments
     from alignment.training.objectives.pairs import DPOObjective
+    from alignment.training.prefix_sharing import share_prefixes
     from alignment.training.reference import reference_logprobs
     from alignment.training.tokens import Encoded
     from alignment.training.trainer import ObjectiveTrainer
 
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(model_dir)
+    if shared:
+        share_prefixes(model, max_tokens_per_forward=6)
     rows: list[dict[str, Any]] = []
     for i in range(8):
         chosen, rejected = Encoded([5 + i], [9, 30 + i], [1, 1]), Encoded([5 + i], [40 + i], [1])
@@ -56,7 +59,8 @@ def run(model_dir: str, folder: Path, batch_size: int) -> dict[str, Any]:
     timings = ("runtime", "per_second", "preparation")
     return {
         "gradients": gradients,
-        "log": {name: value for name, value in logged.items() if name != "grad_norm"},
+        # at the start all margins are 0 up to rounding, so which of them count as ties is chance
+        "log": {name: value for name, value in logged.items() if name not in ("grad_norm", "rewards/accuracies")},
         "evaluation": {k: v for k, v in evaluation.items() if not any(t in k for t in timings)},
         "checkpoints": sorted(path.name for path in folder.glob("checkpoint-*/COMPLETE")),
         "rank": trainer.args.process_index,
@@ -64,7 +68,7 @@ def run(model_dir: str, folder: Path, batch_size: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = run(sys.argv[1], Path(sys.argv[2]), batch_size=2)
+    found = run(sys.argv[1], Path(sys.argv[2]), batch_size=2, shared=True)
     if found["rank"] == 0:
         torch.save(found.pop("gradients"), Path(sys.argv[2]) / "gradients.pt")
         (Path(sys.argv[2]) / "found.json").write_text(json.dumps(found))

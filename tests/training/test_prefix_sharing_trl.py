@@ -1,0 +1,71 @@
+"""TRL's own trainers on a model that shares prefixes compute what they compute without."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracle import assert_same_gradients, policy, rows
+
+from alignment.training.prefix_sharing import share_prefixes
+
+QUIET = {"use_cpu": True, "bf16": False, "report_to": "none", "activation_checkpointing": False, "disable_tqdm": True}
+
+
+@pytest.fixture
+def models(tiny_model_dir: Path) -> tuple[Any, Any, Any]:
+    """A model, a copy that shares prefixes, and the tokenizer."""
+    from transformers import AutoTokenizer
+
+    plain = policy(tiny_model_dir)
+    return plain, share_prefixes(copy.deepcopy(plain)), AutoTokenizer.from_pretrained(tiny_model_dir)
+
+
+def test_sft(models: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    *pair, tokenizer = models
+    ids = [row["prompt_ids"] + row["chosen_ids"] for row in rows(4)]
+    data = Dataset.from_dict({"input_ids": [*ids, ids[0] + [7, 8]], "labels": [*ids, ids[0] + [7, 8]]})
+    losses = []
+    for number, model in enumerate(pair):
+        args = SFTConfig(str(tmp_path / str(number)), dataset_kwargs={"skip_prepare_dataset": True}, **QUIET)
+        trainer = SFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+        loss = trainer.compute_loss(model.train(), dict(trainer.data_collator([data[i] for i in range(5)])))
+        loss.backward()
+        losses.append(loss)
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=1e-6)
+    assert_same_gradients(*pair)
+
+
+def test_grpo(models: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    *pair, tokenizer = models
+    torch.manual_seed(0)
+    prompts = torch.randint(3, 250, (2, 6)).repeat_interleave(4, dim=0)  # four samples of two prompts, left-padded
+    prompt_mask = torch.ones_like(prompts)
+    prompt_mask[:4, :2] = 0
+    ids = torch.cat([prompts, torch.randint(3, 250, (8, 5))], dim=1)
+    completion_mask = torch.arange(5) < torch.tensor([5, 3, 4, 1, 2, 5, 5, 4])[:, None]
+    mask = torch.cat([prompt_mask, completion_mask.long()], dim=1)
+    found = []
+    for number, model in enumerate(pair):
+        args = GRPOConfig(str(tmp_path / str(number)), num_generations=4, per_device_train_batch_size=4, **QUIET)
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": ["a", "b"]}),
+            processing_class=tokenizer,
+        )
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(model, ids, mask, 5, compute_entropy=True)
+        (logps * completion_mask).sum().backward()
+        found.append((logps * completion_mask, entropies * completion_mask))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+    assert_same_gradients(*pair)
