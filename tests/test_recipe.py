@@ -11,6 +11,7 @@ import yaml
 from alignment.errors import RecipeError
 from alignment.recipe import load_recipe, parse_recipe
 from alignment.shipped import shipped_folder
+from alignment.stages import STAGES
 
 BASE: dict[str, Any] = {
     "name": "demo",
@@ -49,7 +50,25 @@ def test_hand_off_is_automatic() -> None:
     assert inputs["sft"] == {"model": "base"}
     assert inputs["reward"] == {"model": "sft"}
     assert inputs["dpo"] == {"model": "sft"}
-    assert inputs["evaluate"] == {"base": "base", "sft": "sft", "dpo": "dpo", "reward model": "reward"}
+    assert inputs["evaluate"] == {"base": "base", "sft": "sft", "dpo": "dpo", "reward model reward": "reward"}
+
+
+def test_several_reward_models_are_evaluated_without_a_policy() -> None:
+    reward = {"data": "prefs"}
+    stages = [
+        {"reward": {**reward, "name": "one"}},
+        {"reward": {**reward, "name": "two"}},
+        {"evaluate": {"data": "prefs", "suites": ["reward_accuracy"], "reward": ["one", "two"]}},
+    ]
+    recipe = parse_recipe({**BASE, "stages": stages}, "demo.yaml")
+    assert dict(recipe.stages[-1].models) == {"reward model one": "one", "reward model two": "two"}
+    STAGES["evaluate"].check("evaluate", recipe.stages[-1].settings)
+    stages[-1] = {"evaluate": {"data": "prefs", "suites": ["forgetting"], "reward": "none"}}
+    recipe = parse_recipe({**BASE, "stages": stages}, "demo.yaml")
+    with pytest.raises(
+        RecipeError, match=r"evaluate: models: needed for bits_per_byte, multiple_choice; name at least"
+    ):
+        STAGES["evaluate"].check("evaluate", recipe.stages[-1].settings)
 
 
 @pytest.mark.parametrize(

@@ -37,26 +37,36 @@ Samples = dict[str, dict[str, list[Sample]]]  # benchmark -> subject -> samples
 
 
 def check_suites(suites: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> None:
-    """Raises RecipeError naming the nearest when one of `suites` does not exist."""
+    """Raises RecipeError naming the nearest when one of `suites` is neither a suite nor a benchmark."""
     known = list(dict.fromkeys(benchmark.suite for benchmark in benchmarks.values()))
     for suite in suites:
-        _known("suite", suite, known)
+        _known("suite", suite, [*known, *benchmarks])
+
+
+def needs_models(suites: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> list[str]:
+    """The benchmarks among `suites` that policies are needed for."""
+    return [benchmark.name for benchmark in _chosen(suites, benchmarks) if benchmark.needs_model]
+
+
+def _chosen(suites: Sequence[str], benchmarks: Mapping[str, Benchmark]) -> list[Benchmark]:
+    return [benchmark for benchmark in benchmarks.values() if {benchmark.suite, benchmark.name} & set(suites)]
 
 
 def run_suites(
     context: EvalContext, suites: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS
 ) -> list[EvalResult]:
-    """All results of the benchmarks in `suites`, also written to `context.out_dir` with samples and generations.
+    """All results of the suites or benchmarks named, also written to `context.out_dir` with samples and generations.
 
     Models are loaded one at a time. A run that is killed loses the predictions of one benchmark with one model at
     most. Raises RecipeError for an unknown suite or baseline, StorageError when the disk refuses, and what the
     benchmarks raise.
     """
     check_suites(suites, benchmarks)
-    _known("baseline", context.baseline, list(context.models))
+    if context.models:
+        _known("baseline", context.baseline, list(context.models))
     for name in context.trained_scorers:
         _known("scorer", name, list(context.scorers))
-    chosen = [benchmark for benchmark in benchmarks.values() if benchmark.suite in suites]
+    chosen = _chosen(suites, benchmarks)
     samples: Samples = {}
     for benchmark in chosen:
         samples[benchmark.name] = {subject: [] for subject in benchmark.subjects(context)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
@@ -14,21 +14,26 @@ from alignment.stages.settings import DataNeed, Made, StageSettings, hand_off
 if TYPE_CHECKING:
     from reward.scorer import Scorer
 
-SCORER_ROLE = "reward model"  # an input role no stage can be named
+SCORER_ROLE = "reward model "  # in front of its name, an input role no stage can be named
 
 
 class EvaluateSettings(StageSettings):
-    """Which models, on which held-out records, judged by what."""
+    """Which models, on which held-out records, judged by what.
 
-    models: list[str] = Field(min_length=1)
+    `suites` may also name single benchmarks; policies may be left out where only scorers are evaluated.
+    """
+
+    models: list[str] = Field([])
     suites: list[str] = Field(["helpfulness", "bias", "forgetting"], min_length=1)
     data: str
     split: str = "test"
-    reward: str = "auto"  # a reward stage or reference; auto: the last earlier one, if there is one; none: without
+    # reward stages or references; auto: the last earlier one, if there is one; none: without
+    reward: str | list[str] = "auto"
     scorers: list[str] = Field(["reference_f1", "finished", "plain"])  # judges that no stage of the run was trained on
     baseline: str | None = None  # win rates are against it; default: sft if it is among the models, else the first
     max_new_tokens: int = Field(128, ge=1)
     limit: int | None = Field(None, ge=1)
+    share_prefixes: bool = True  # false: run padded, for architectures that cannot share
 
     @field_validator("models")
     @classmethod
@@ -38,33 +43,38 @@ class EvaluateSettings(StageSettings):
         return models
 
     @property
-    def against(self) -> str:
-        return self.baseline or ("sft" if "sft" in self.models else self.models[0])
+    def against(self) -> str | None:
+        return self.baseline or ("sft" if "sft" in self.models else next(iter(self.models), None))
 
     def model_inputs(self, stage: str, earlier: list[Made]) -> dict[str, str]:
-        if self.against not in self.models:
-            raise RecipeError(f"{stage}: baseline {self.against!r} is not among models: {', '.join(self.models)}")
+        if self.against is not None and self.against not in self.models:
+            raise RecipeError(
+                f"{stage}: baseline {self.against!r} is not among models: {', '.join(self.models) or 'none'}"
+            )
         roles = {name: hand_off(name, stage, earlier, "policy") for name in self.models}
-        rewards = [made.name for made in earlier if made.produces == "reward"]
-        if self.reward == "auto" and rewards:
-            roles[SCORER_ROLE] = rewards[-1]
-        elif self.reward not in ("auto", "none"):
-            roles[SCORER_ROLE] = hand_off(self.reward, stage, earlier, "reward")
-        return roles
+        if self.reward == "auto":
+            rewards = [made.name for made in earlier if made.produces == "reward"][-1:]
+        elif self.reward == "none":
+            rewards = []
+        else:
+            rewards = [self.reward] if isinstance(self.reward, str) else self.reward
+        return roles | {f"{SCORER_ROLE}{name}": hand_off(name, stage, earlier, "reward") for name in rewards}
 
     def data_inputs(self) -> dict[str, DataNeed]:
         return {"heldout": DataNeed(self.data, self.split)}
 
 
 def check(stage: str, settings: EvaluateSettings) -> None:
-    """Suites and scorers exist. Raises RecipeError with the nearest name."""
-    from alignment.evaluation.suite import check_suites
+    """Suites and scorers exist, and policies where they are needed. Raises RecipeError with the nearest name."""
+    from alignment.evaluation.suite import check_suites, needs_models
     from reward.rules import RULES
 
     try:
         check_suites(settings.suites)
     except RecipeError as error:
         raise RecipeError(f"{stage}: {error}") from error
+    if not settings.models and (needing := needs_models(settings.suites)):
+        raise RecipeError(f"{stage}: models: needed for {', '.join(needing)}; name at least one policy")
     for name in settings.scorers:
         if name not in RULES:
             raise RecipeError(f"{stage}: scorers: unknown {name!r}{nearest(name, RULES)}")
@@ -73,8 +83,6 @@ def check(stage: str, settings: EvaluateSettings) -> None:
 def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
     from alignment.evaluation.benchmarks.benchmark import EvalContext, EvalSettings
     from alignment.evaluation.suite import run_suites
-    from alignment.models import load_policy
-    from alignment.runtime import pick_device
     from alignment.stages.rows import load, references
     from reward.rules import prompt_text
 
@@ -88,17 +96,11 @@ def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
     scorers, scorer_ids, trained = _scorers(context, settings, answers)
     evaluation = EvalContext(
         models={name: context.input_digests[name] for name in settings.models},
-        load=lambda name: load_policy(
-            context.inputs[name],
-            context.registry,
-            device=pick_device(),
-            chat_template=context.chat_template,
-            say=context.say,
-        ),
+        load=lambda name: _policy(context, name, settings.share_prefixes),
         out_dir=context.folder,
         run_dir=context.run_dir,
         seed=context.seed,
-        baseline=settings.against,
+        baseline=settings.against or "",
         records=loaded.records,
         criterion=context.data["heldout"].criterion,
         scorers=scorers,
@@ -135,26 +137,40 @@ def _scorers(
     for name in settings.scorers:
         scorers[name] = RuleScorer(name, references if name in NEEDS_REFERENCE else None)
         ids[name] = f"rule {name}"
-    if SCORER_ROLE not in context.inputs:
-        return scorers, ids, frozenset()
-    name = context.inputs[SCORER_ROLE].partition("@")[0].removeprefix(f"{context.run}-")
-    return (
-        {name: _reward_model(context, name), **scorers},
-        {name: context.input_digests[SCORER_ROLE], **ids},
-        frozenset({name}),
+    trained = {role: role.removeprefix(SCORER_ROLE) for role in context.inputs if role.startswith(SCORER_ROLE)}
+    models = {name: _reward_model(context, role, name, settings.share_prefixes) for role, name in trained.items()}
+    digests = {name: context.input_digests[role] for role, name in trained.items()}
+    return {**models, **scorers}, {**digests, **ids}, frozenset(models)
+
+
+def _policy(context: RunContext, name: str, share: bool) -> tuple[Any, Any]:
+    from alignment.models import load_policy
+    from alignment.runtime import pick_device
+    from alignment.training.prefix_sharing import share_prefixes
+
+    model, tokenizer = load_policy(
+        context.inputs[name],
+        context.registry,
+        device=pick_device(),
+        chat_template=context.chat_template,
+        say=context.say,
     )
+    return (share_prefixes(model) if share else model), tokenizer
 
 
-def _reward_model(context: RunContext, name: str) -> Scorer:
+def _reward_model(context: RunContext, role: str, name: str, share: bool) -> Scorer:
     import torch
 
     from alignment.models import load_reward
     from alignment.runtime import autocast_bf16, pick_device
+    from alignment.training.prefix_sharing import share_prefixes
     from alignment.training.tokens import text_encoder
     from reward.model import RewardModel
 
     device = pick_device()
-    model, tokenizer = load_reward(context.inputs[SCORER_ROLE], context.registry, device=device, say=context.say)
+    model, tokenizer = load_reward(context.inputs[role], context.registry, device=device, say=context.say)
+    if share:
+        share_prefixes(model)
     return RewardModel(
         model, text_encoder(tokenizer), name=name, autocast=torch.bfloat16 if autocast_bf16(device) else None
     )

@@ -32,7 +32,7 @@ class TreeMask:
         self.padding = -len(tree) % BUCKET if device.type == "cuda" else 0
         self.sizes = [block.stop - block.start for block in tree.blocks]
         self._masks: dict[torch.dtype, list[Tensor | None]] = {}
-        self.block_mask = self._block_mask(device) if device.type == "cuda" else None
+        self.block_mask = tree_block_mask(tree, self.padding, device) if device.type == "cuda" else None
 
     def additive(self, dtype: torch.dtype, device: torch.device) -> list[Tensor | None]:
         """Per block (queries, keys): 0 or -inf; None for a chain without ancestors, which is plainly causal."""
@@ -48,17 +48,18 @@ class TreeMask:
         seen = torch.from_numpy(self.tree.sees(slice(block.start, block.stop), keys)).to(device)
         return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
 
-    def _block_mask(self, device: torch.device) -> Any:
-        from torch.nn.attention.flex_attention import create_block_mask
 
-        total = len(self.tree) + self.padding
-        padded = np.concatenate([self.tree.ends, np.arange(len(self.tree), total) + 1])  # padding sees itself
-        ends = torch.from_numpy(padded).to(device)
+def tree_block_mask(tree: PrefixTree, padding: int, device: torch.device) -> Any:
+    """The FlexAttention block mask of a forest followed by `padding` tokens, each of which sees only itself."""
+    from torch.nn.attention.flex_attention import create_block_mask
 
-        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return (key <= query) & (query < ends[key])
+    total = len(tree) + padding
+    ends = torch.from_numpy(np.concatenate([tree.ends, np.arange(len(tree), total) + 1])).to(device)
 
-        return create_block_mask(sees, None, None, total, total, device=device)
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < ends[key])
+
+    return create_block_mask(sees, None, None, total, total, device=device)
 
 
 def tree_attention(
@@ -96,14 +97,22 @@ def tree_attention(
     if tree_mask.block_mask is not None:
         from transformers.integrations.flex_attention import flex_attention_forward
 
-        found, _ = flex_attention_forward(module, query, key, value, tree_mask.block_mask, scaling=scaling, **kwargs)
+        found, _ = flex_attention_forward(
+            module, query, key, value, tree_mask.block_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
         return found, None
-    return _by_blocks(query, key, value, tree_mask, dropout, scaling).transpose(1, 2), None
+    return attend_by_blocks(query, key, value, tree_mask, dropout, scaling).transpose(1, 2), None
 
 
-def _by_blocks(
-    query: Tensor, key: Tensor, value: Tensor, tree_mask: TreeMask, dropout: float, scaling: float | None
+def attend_by_blocks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tree_mask: TreeMask,
+    dropout: float = 0.0,
+    scaling: float | None = None,
 ) -> Tensor:
+    """Attention of a forest, one kernel call per block: (1, heads, U, dim) like `query`."""
     masks = tree_mask.additive(query.dtype, query.device)
     # split, not slices: the gradient of a split is one concatenation
     queries, keys, values = (torch.split(states, tree_mask.sizes, dim=2) for states in (query, key, value))

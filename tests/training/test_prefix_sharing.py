@@ -268,16 +268,21 @@ def test_a_model_that_loses_the_forest_is_refused() -> None:
         model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
-def test_flex_attention_sees_the_same() -> None:
-    """The GPU's mask function, without a GPU: the block mask, written out, equals the rows' own mask."""
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_gives_the_same() -> None:
+    """The GPU's block mask, run by FlexAttention's plain implementation, which has a forward pass on the CPU."""
     import numpy as np
+    from torch.nn.attention.flex_attention import flex_attention
 
     from alignment.training.prefix_tree import build_trees
-    from alignment.training.tree_attention import TreeMask
+    from alignment.training.tree_attention import TreeMask, attend_by_blocks, tree_block_mask
 
+    device = torch.device("cpu")
     (tree,) = build_trees([np.array(row) for row in tree_rows(13)])
-    mask = TreeMask(tree, torch.device("cpu"))._block_mask(torch.device("cpu"))
-    dense = torch.vmap(torch.vmap(lambda i, j: mask.mask_mod(0, 0, i, j), (None, 0)), (0, None))(
-        torch.arange(len(tree)), torch.arange(len(tree))
-    )
-    assert torch.equal(dense, torch.from_numpy(tree.sees(slice(0, len(tree)), np.arange(len(tree)))))
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, len(tree), 16, generator=generator) for heads in (4, 2, 2))
+    expected = attend_by_blocks(query, key, value, TreeMask(tree, device))
+    for padding in (0, 7):
+        padded_states = (torch.nn.functional.pad(states, (0, 0, 0, padding)) for states in (query, key, value))
+        found = flex_attention(*padded_states, block_mask=tree_block_mask(tree, padding, device), enable_gqa=True)
+        torch.testing.assert_close(found[:, :, : len(tree)], expected, rtol=1e-5, atol=1e-6)

@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import PAD, assert_same_gradients, classifier, encoded, policy, rows
-from torch import Tensor
+from oracle import PAD, assert_same_gradients, encoded, policy, rows
 
 from alignment.errors import AlignmentError
 from alignment.training.logprobs import sequence_logprobs
 from alignment.training.losses.pairs import DPO_LOSSES, dpo_loss
-from alignment.training.objectives import rewards as rewards_module
 from alignment.training.objectives.objective import ordered_right
 from alignment.training.objectives.pairs import DPOObjective
-from alignment.training.objectives.rewards import RewardObjective
 
 # peft reads an attribute that transformers renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -96,79 +93,6 @@ def test_dpo_equals_trl(tiny_model_dir: Path, trl: dict[str, Any], label_smoothi
         torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_rewards_equal_trl(tiny_model_dir: Path, trl: dict[str, Any]) -> None:
-    from datasets import Dataset
-    from transformers import AutoTokenizer
-    from trl import RewardConfig, RewardTrainer
-
-    raw = [
-        {"chosen_ids": row["prompt_ids"] + row["chosen_ids"], "rejected_ids": row["prompt_ids"] + row["rejected_ids"]}
-        for row in rows()
-    ]
-    ours, theirs = classifier(tiny_model_dir), classifier(tiny_model_dir)
-    trainer = RewardTrainer(
-        theirs,
-        args=RewardConfig(**trl, center_rewards_coefficient=0.01),
-        train_dataset=Dataset.from_list(raw),
-        processing_class=AutoTokenizer.from_pretrained(tiny_model_dir),
-    )
-    loss = trainer.compute_loss(theirs, trainer.data_collator(raw))
-    objective = RewardObjective(PAD, center_coefficient=0.01)
-    rankings = [
-        {
-            "id": "r",
-            "responses": [encoded([], r["chosen_ids"]), encoded([], r["rejected_ids"])],
-            "wins": [[0, 1], [0, 0]],
-        }
-        for r in raw
-    ]
-    measured = objective.loss(ours, objective.collate(rankings))
-    torch.testing.assert_close(measured.loss, loss, rtol=1e-6, atol=0)
-    loss.backward()
-    measured.loss.backward()  # type: ignore[no-untyped-call]
-    assert_same_gradients(ours, theirs)
-
-    logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
-    for name in ("accuracy", "margin", "mean_reward"):
-        ratio = float(measured.sums[name].sum() / measured.counts[name].sum())
-        assert ratio == pytest.approx(logged[name], rel=1e-5), name
-
-
-def test_a_ranking_of_four_costs_four_rows_and_equals_its_six_pairs(tiny_model_dir: Path) -> None:
-    model, objective = classifier(tiny_model_dir), RewardObjective(PAD)
-    responses = [encoded([5, 6], row["chosen_ids"]) for row in rows(4)]
-    wins = torch.ones(4, 4).triu(1).numpy()
-    ranking = {"id": "r", "responses": responses, "wins": wins}
-    batch = objective.collate([ranking])
-    assert len(batch["input_ids"]) == 4
-    pairs = [
-        {"id": "p", "responses": [responses[i], responses[j]], "wins": [[0, 1], [0, 0]]}
-        for i in range(4)
-        for j in range(i + 1, 4)
-    ]
-    whole, taken_apart = objective.loss(model, batch), objective.loss(model, objective.collate(pairs))
-    torch.testing.assert_close(whole.loss, taken_apart.loss, rtol=1e-6, atol=0)
-    for name in ("accuracy", "margin"):
-        torch.testing.assert_close(whole.sums[name].sum(), taken_apart.sums[name].mean(), rtol=1e-5, atol=1e-7)
-
-
-def test_reward_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    rewards = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0], requires_grad=True)
-    monkeypatch.setattr(rewards_module, "sequence_rewards", lambda model, batch: rewards)
-    one = encoded([1], [2])
-    objective = RewardObjective(PAD)
-    first = {"id": "a", "responses": [one] * 3, "wins": [[0, 1, 1], [0, 0, 1], [0, 0, 0]]}  # 0 > 1 > 2
-    second = {"id": "b", "responses": [one] * 2, "wins": [[0, 1], [0, 0]]}  # a tie of the rewards
-    measured = objective.loss(None, objective.collate([first, second]))
-    ratios = {name: float(measured.sums[name].sum() / measured.counts[name].sum()) for name in measured.sums}
-    assert ratios["accuracy"] == pytest.approx((1 / 3 + 0.5) / 2)
-    assert ratios["margin"] == pytest.approx(((-2 - 1 + 1) / 3 + 0) / 2)
-    assert ratios["mean_reward"] == pytest.approx(16 / 5)
-    assert ratios["min_reward"] == pytest.approx((1 + 5) / 2)
-    assert ratios["max_reward"] == pytest.approx((3 + 5) / 2)
-    assert float(objective.weight(objective.collate([first, second]))) == 2.0
-
-
 def test_dpo_by_hand() -> None:
     chosen, rejected = torch.tensor([-10.0]), torch.tensor([-12.0])
     losses, chosen_rewards, rejected_rewards = dpo_loss(
@@ -226,8 +150,3 @@ def test_starting_from_the_reference_passes_and_from_elsewhere_does_not(tiny_mod
     objective.check_start(adapted.train(), batch, 1e-4)
     with pytest.raises(AlignmentError, match=r"the reference is not the starting policy: .* instead of 0\.6931"):
         objective.check_start(policy(tiny_model_dir, noise=0.02), batch, 1e-4)
-
-
-def test_a_reward_model_may_start_anywhere(tiny_model_dir: Path) -> None:
-    batch: dict[str, Tensor] = {}
-    RewardObjective(PAD).check_start(None, batch, 0.0)
