@@ -14,6 +14,7 @@ from rich.table import Table
 from alignment.atomic import storage_errors
 from alignment.errors import DataError
 from alignment.preferences import audit, splits, store
+from alignment.preferences.importers import IMPORTERS
 from alignment.preferences.importers.run import ImportReport, Refusal, import_file, importer
 from alignment.preferences.record import json_schema
 
@@ -25,8 +26,8 @@ data_app = typer.Typer(help="Import, look at and check preference data.", no_arg
 
 @data_app.command("import")
 def import_data(
-    format: Annotated[str, typer.Argument(help="hh-rlhf, trl or messages.")],
-    file: Annotated[Path, typer.Argument(help="A JSONL file, plain or .gz.")],
+    format: Annotated[str, typer.Argument(help=f"One of {', '.join(IMPORTERS)}.")],
+    file: Annotated[Path, typer.Argument(help="A JSONL file or a JSON array of rows, plain or .gz.")],
     out: Annotated[Path, typer.Option(help="Where the records go: .jsonl or .jsonl.gz.")],
     dataset: Annotated[str | None, typer.Option(help="Name kept in every record; default: the file's name.")] = None,
     split_fractions: Annotated[
@@ -74,10 +75,11 @@ def _refused_line(refusal: Refusal) -> str:
 
 
 def _show_report(report: ImportReport, out: Path, rejected: Path) -> None:
-    console.print(f"rows read {report.n_rows}, taken {len(report.records)}, refused {len(report.refused)}")
+    console.print(f"rows read {report.n_rows}, taken {report.n_taken}, refused {len(report.refused)}")
     for reason, count in report.reasons().most_common():
         console.print(f"  {count} refused: {escape(reason)}")
-    console.print(f"records: {escape(str(out))}")
+    n_records = f"{len(report.records)} " if len(report.records) != report.n_taken else ""
+    console.print(f"{n_records}records: {escape(str(out))}")
     if report.refused:
         console.print(f"refused rows: {escape(str(rejected))}")
 

@@ -36,7 +36,9 @@ class DataSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Annotated[str, Field(min_length=1)]
-    format: Literal["records", "hh-rlhf", "trl", "messages"] = "records"
+    format: Literal[
+        "records", "hh-rlhf", "trl", "messages", "pandalm", "qa-feedback", "qa-feedback-question-only", "usr"
+    ] = "records"
     split: Literal["train", "validation", "test", "all"] | None = None
     fractions: dict[str, float] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -127,8 +129,10 @@ def _download(source: str) -> Path:
     path = PurePosixPath(parts["path"])
     if path.is_absolute() or ".." in path.parts:
         raise DataError(f"{source}: the path must stay inside the repository")
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise DataError(f"{source}: only .jsonl and .jsonl.gz files can be read; convert it and give the local file")
+    if not path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
+        raise DataError(
+            f"{source}: only .jsonl and .json files (or .gz) can be read; convert it and give the local file"
+        )
     from huggingface_hub import hf_hub_download
 
     try:

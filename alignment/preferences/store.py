@@ -85,21 +85,26 @@ def parse_object(line: bytes) -> dict[str, Any]:
     """One line as a JSON object. DataError, without the place, for anything else."""
     if not line:
         raise DataError("blank line between records; delete it")
-    try:
-        text = line.decode()
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise DataError(f"invalid UTF-8 at byte {error.start} of the line; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"malformed JSON: {error.msg} at column {error.colno}; mend the line") from None
-    except RecursionError:
-        raise DataError("malformed JSON: nested too deeply; flatten the line") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise DataError(f"malformed JSON: {error}") from None
+    value = strict_json(line)
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise DataError(f"expected a JSON object, not a {kind}; write one object a line (JSONL)")
     return value
+
+
+def strict_json(text: bytes) -> Any:
+    """A JSON value, of one line or of several. DataError for NaN and repeated keys too, which json.loads lets pass."""
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        raise DataError(f"invalid UTF-8 at byte {error.start} of the line; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if b"\n" in text else ""
+        raise DataError(f"malformed JSON: {error.msg} at {line}column {error.colno}; mend the line") from None
+    except RecursionError:
+        raise DataError("malformed JSON: nested too deeply; flatten the line") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"malformed JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

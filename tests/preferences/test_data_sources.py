@@ -51,7 +51,7 @@ def test_a_string_is_a_source() -> None:
         ({"limit": 0}, "greater than or equal to 1"),
         ({"limit": "5"}, "valid integer"),
         ({"fractions": {"train": 0.5}}, "add up to 1"),
-        ({"format": "csv"}, "'records', 'hh-rlhf', 'trl' or 'messages'"),
+        ({"format": "csv"}, "'records', 'hh-rlhf', 'trl', 'messages', 'pandalm', .* or 'usr'"),
         ({"source": ""}, "at least 1 character"),
     ],
 )
@@ -166,7 +166,7 @@ def test_loading_and_digests_need_no_heavy_library(file: Path) -> None:
         ("hf:name@main:train.jsonl", "write hf:ORG/NAME@REVISION:PATH"),
         ("hf:org/name@main:../x.jsonl", "must stay inside the repository"),
         ("hf:org/name@main:/x.jsonl", "must stay inside the repository"),
-        ("hf:org/name@main:train.parquet", r"only .jsonl and .jsonl.gz files can be read"),
+        ("hf:org/name@main:train.parquet", r"only .jsonl and .json files \(or .gz\) can be read"),
     ],
 )
 def test_wrong_sources_are_named(source: str, message: str) -> None:

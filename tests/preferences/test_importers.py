@@ -205,7 +205,10 @@ def test_trl_margin_and_tools() -> None:
 
 
 TRL_REFUSED = [
-    ({"prompt": "q", "completion": "a", "label": True}, "chosen or rejected is missing; only paired rows"),
+    ({"prompt": "q", "chosen": "a"}, "chosen or rejected is missing, and there is no completion"),
+    ({"prompt": "q", "completion": "a", "label": "yes"}, "label is not true or false"),
+    ({"prompt": "q", "completion": [], "label": True}, "both be texts, or both lists of messages"),
+    ({"prompt": "q", "completion": " ", "label": True}, "a response is empty"),
     ({"chosen": "q yes", "rejected": "q no"}, "texts without a prompt"),
     ({"prompt": [ASK], "chosen": "yes", "rejected": "no"}, "are texts but the prompt is not"),
     ({"prompt": "q", "chosen": "yes", "rejected": [NO]}, "chosen is not a list of messages"),

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alignment.errors import DataError
@@ -87,6 +87,29 @@ def test_an_omitted_response_is_incomparable_not_last() -> None:
     assert not ranking.compared(1, 2)
     assert ranking.scores() == [1.0, -1.0, None]
     assert names(pairs([record("abc", [["a"], ["b"]])])[0]) == ["ab"]
+
+
+def test_every_order_is_kept_with_what_it_leaves_out() -> None:
+    several = judgement(2, order([["b", "a"]]), order([["c"], ["b"]]))
+    nothing = judgement(3, order([["a"]], verdict="both_bad"))  # one response alone compares nothing
+    judged = (judgement(1, order([["a"], ["b", "c"]])), several, nothing)
+    (ranking,), _ = rankings([record("abc", judgements=judged)])
+    assert ranking.tiers == ((0, 1, 1), (0, 0, -1), (-1, 1, 0))
+    assert ranking.tier_weights == (0.5, 0.5, 0.5)  # two annotators compare, one of them in two orders
+
+
+@given(st.lists(st.lists(st.integers(-1, 2), min_size=4, max_size=4), min_size=1, max_size=3))
+def test_the_shares_of_every_pair_follow_from_the_orders(levels: list[list[int]]) -> None:
+    orders = [[["abcd"[i] for i in range(4) if tiers[i] == t] for t in range(3) if t in tiers] for tiers in levels]
+    asked = [o for o in orders if sum(map(len, o)) > 1]
+    assume(asked)
+    (ranking,), _ = rankings([record("abcd", *asked)])
+    for i in range(4):
+        for j in range(4):
+            both = [t for t in ranking.tiers if i != j and t[i] >= 0 and t[j] >= 0]
+            above = sum(t[i] < t[j] for t in both) / len(both) if both else 0.0
+            assert ranking.wins[i][j] == pytest.approx(above)
+    assert sum(ranking.tier_weights) == pytest.approx(1.0)
 
 
 def test_both_bad_is_a_tie_and_a_statement() -> None:

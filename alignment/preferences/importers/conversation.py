@@ -1,5 +1,6 @@
-"""Lists of `{"role", "content"}` in source rows, which several formats share."""
+"""What several formats share: lists of `{"role", "content"}` in source rows, and columns of answers."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from alignment.errors import DataError
@@ -47,3 +48,16 @@ def tools_of(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise DataError("tools is not a list of objects")
     return tools
+
+
+def answers_of(row: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """The answers in columns of a row, unchanged; DataError unless all are different texts with something in them."""
+    answers = [row.get(key) for key in keys]
+    texts = [answer for answer in answers if isinstance(answer, str)]
+    if len(texts) < len(answers):
+        raise DataError("a response is missing or not a text")
+    if not all(text.strip() for text in texts):
+        raise DataError("a response is empty")
+    if len(set(texts)) < len(texts):
+        raise DataError("two responses are identical")
+    return texts

@@ -1,9 +1,14 @@
-"""TRL preference data: explicit (`prompt`, `chosen`, `rejected`) or implicit (`chosen` and `rejected` only).
+"""TRL preference data: explicit (`prompt`, `chosen`, `rejected`), implicit (no `prompt`), unpaired or stepwise.
 
 Texts (strings) become one user message and one assistant message each, unchanged. Conversations (lists of
 `{"role", "content"}`) are taken as they are; where there is no conversational `prompt`, it is the messages that
 both conversations share, as TRL's own `extract_prompt` has it. Optional: `tools` and `margin` (>= 0), which becomes the
 strength of the preference.
+
+Unpaired rows (`prompt`, `completion`, `label`) hold one response, and whether it is desirable as its label `label`.
+
+Stepwise rows (`prompt`, `completions`, `labels`) hold one response in steps: it gets one message per step, and every
+label, true or false, becomes the label `correct` of its step.
 """
 
 from typing import Any
@@ -13,6 +18,7 @@ from alignment.preferences.importers.conversation import Messages, messages_of, 
 from alignment.preferences.record import (
     Annotator,
     Judgement,
+    Label,
     Message,
     Order,
     PreferenceRecord,
@@ -26,10 +32,18 @@ from alignment.preferences.record import (
 _ANNOTATOR = Annotator(id="unknown", kind="aggregate")
 
 
+WHOLE_LABEL = "label"
+STEP_LABEL = "correct"
+
+
 def parse(row: dict[str, Any], line: int) -> PreferenceRecord:
-    """A record with two responses, or DataError with the reason why the row is refused."""
+    """A record with two responses, or with a labelled one, or DataError with the reason why the row is refused."""
+    if row.get("completions") is not None:
+        return _stepwise(row, line)
+    if row.get("completion") is not None:
+        return _unpaired(row, line)
     if "chosen" not in row or "rejected" not in row:
-        raise DataError("chosen or rejected is missing; only paired rows hold a preference")
+        raise DataError("chosen or rejected is missing, and there is no completion with a label")
     prompt, better, worse = _divide(row.get("prompt"), row["chosen"], row["rejected"])
     if better == worse:
         raise DataError("chosen and rejected are identical")
@@ -46,6 +60,60 @@ def parse(row: dict[str, Any], line: int) -> PreferenceRecord:
         id=judgement_id(record.id, _ANNOTATOR.id),
         annotator=_ANNOTATOR,
         orders=(Order(tiers=tuple((response.id,) for response in responses), strength=_margin(row)),),
+    )
+    return record.model_copy(update={"judgements": (judgement,)})
+
+
+def _unpaired(row: dict[str, Any], line: int) -> PreferenceRecord:
+    """A record with one response and its label."""
+    prompt, completion, label = row.get("prompt"), row["completion"], row.get("label")
+    if not isinstance(label, bool):
+        raise DataError("label is not true or false")
+    if isinstance(prompt, str) and isinstance(completion, str):
+        asked, said = (Message(role="user", content=prompt),), (Message(role="assistant", content=completion),)
+    elif isinstance(prompt, list) and isinstance(completion, list):
+        asked, said = messages_of(prompt, "prompt"), messages_of(completion, "completion")
+    else:
+        raise DataError("prompt and completion must both be texts, or both lists of messages")
+    if not any(message.content.strip() for message in said):
+        raise DataError("a response is empty")
+    response = Response(messages=said)
+    record = PreferenceRecord(
+        prompt=Prompt(messages=asked, tools=tools_of(row)), responses=(response,), source=Source(row=line), raw=row
+    )
+    judgement = Judgement(
+        id=judgement_id(record.id, _ANNOTATOR.id),
+        annotator=_ANNOTATOR,
+        labels=(Label(response_id=response.id, name=WHOLE_LABEL, value=label),),
+    )
+    return record.model_copy(update={"judgements": (judgement,)})
+
+
+def _stepwise(row: dict[str, Any], line: int) -> PreferenceRecord:
+    """A record with one response, whose steps are its messages."""
+    prompt, steps, labels = row.get("prompt"), row["completions"], row.get("labels")
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
+        raise DataError("completions is not a list of texts")
+    if not all(step.strip() for step in steps):
+        raise DataError("a step is empty")
+    if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
+        raise DataError("labels is not a list of true or false")
+    if len(labels) != len(steps):
+        raise DataError("completions and labels differ in length")
+    if prompt is None:
+        raise DataError("steps without a prompt")
+    asked = (Message(role="user", content=prompt),) if isinstance(prompt, str) else messages_of(prompt, "prompt")
+    response = Response(messages=tuple(Message(role="assistant", content=step) for step in steps))
+    record = PreferenceRecord(
+        prompt=Prompt(messages=asked, tools=tools_of(row)), responses=(response,), source=Source(row=line), raw=row
+    )
+    judgement = Judgement(
+        id=judgement_id(record.id, _ANNOTATOR.id),
+        annotator=_ANNOTATOR,
+        labels=tuple(
+            Label(response_id=response.id, name=STEP_LABEL, value=label, index=index)
+            for index, label in enumerate(labels)
+        ),
     )
     return record.model_copy(update={"judgements": (judgement,)})
 
