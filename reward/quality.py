@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -44,14 +45,47 @@ def length_correlation(scores: npt.ArrayLike, lengths: npt.ArrayLike) -> float |
 
     Raises ValueError when the two differ in length.
     """
-    from scipy.stats import spearmanr
-
-    x, y = np.asarray(scores, float), np.asarray(lengths, float)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"scores of shape {x.shape} do not fit lengths of shape {y.shape}")
+    x, y = _alike(scores, lengths, "scores", "lengths")
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(spearmanr(x, y).statistic)
+    a, b = _centred_ranks(x), _centred_ranks(y)
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))  # Pearson's of the ranks
+
+
+def _centred_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(n,) ranks less their mean (n + 1) / 2; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2 - (len(values) + 1) / 2
+    return ranks[which]
+
+
+def within_prompts(values: npt.ArrayLike, prompts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(n,) values as deviations from the mean of their prompt, whose number (n,) stands in `prompts`.
+
+    What differs between prompts alone is gone: long questions may have long answers and high scores at once.
+    Raises ValueError when the two differ in length.
+    """
+    x, _ = _alike(values, prompts, "values", "prompts")
+    _, codes = np.unique(np.asarray(prompts), return_inverse=True)
+    deviations = x - (np.bincount(codes, weights=x) / np.bincount(codes))[codes]
+    # To 40 bits: deviations that only the rounding of their means sets apart are ties to a rank correlation.
+    exponent = int(np.frexp(np.abs(x).max(initial=0.0))[1])
+    unit = 2.0 ** max(exponent - 40, -1000)
+    rounded: npt.NDArray[np.float64] = np.round(deviations / unit) * unit
+    return rounded
+
+
+def longer_preferred(preferences: npt.ArrayLike, length_differences: npt.ArrayLike) -> list[float | None]:
+    """Does a preference go to the longer response of a pair: 1, 0, or 1/2 for no preference; None at equal lengths.
+
+    Args:
+        preferences: (n,) signed, + for the first response: a difference of scores, or a net vote.
+        length_differences: (n,) length of the first response minus that of the second.
+
+    Raises ValueError when the two differ in length.
+    """
+    x, y = _alike(preferences, length_differences, "preferences", "length differences")
+    return [0.5 + 0.5 * float(sign) if different else None for sign, different in zip(np.sign(x * y), y, strict=True)]
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10) -> float | None:
@@ -61,25 +95,85 @@ def expected_calibration_error(probabilities: npt.ArrayLike, outcomes: npt.Array
 
     Args:
         probabilities: (n,) predicted probabilities in 0..1, for example σ(r_i - r_j).
-        outcomes: (n,) what happened, 0 or 1; shares in between are allowed.
+        outcomes: (n,) what happened, 0 or 1; shares in between (of votes) are allowed.
         bins: number of equal-width bins; 1.0 falls into the last.
 
     Returns:
-        The error, or None when there is no prediction.
+        The error, or None when there is no prediction. It is biased upward in small samples: chance alone moves the
+        outcomes of a bin away from their probability.
 
     Raises:
         ValueError: different lengths, values outside 0..1, or bins < 1.
     """
-    p, y = np.asarray(probabilities, float), np.asarray(outcomes, float)
-    if p.shape != y.shape or p.ndim != 1:
-        raise ValueError(f"probabilities of shape {p.shape} do not fit outcomes of shape {y.shape}")
+    gaps = calibration_gaps(probabilities, outcomes, bins)
+    return None if gaps is None else float(np.abs(gaps).sum())
+
+
+def calibration_gaps(
+    probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10
+) -> npt.NDArray[np.float64] | None:
+    """(bins,) n_b / n · (mean outcome - mean probability) of every bin, + where the outcomes are better than predicted.
+
+    The calibration error is their L1 norm. Arguments, None and errors as of `expected_calibration_error`.
+    """
+    p, y = _predictions(probabilities, outcomes, bins)
+    if not len(p):
+        return None
+    gaps: npt.NDArray[np.float64] = np.bincount(_bin_of(p, bins), weights=y - p, minlength=bins) / len(p)
+    return gaps
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One point of a reliability diagram: what was predicted in low..high, and what was observed.
+
+    `members`: positions of the predictions, from which an interval of the observed share can be made.
+    """
+
+    low: float
+    high: float
+    probability: float  # mean predicted
+    outcome: float  # mean observed
+    members: tuple[int, ...]
+
+
+def reliability(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+    """The reliability diagram (DeGroot & Fienberg 1983) over the bins of the calibration error, empty ones left out.
+
+    Arguments and errors as of `expected_calibration_error`.
+    """
+    p, y = _predictions(probabilities, outcomes, bins)
+    which = _bin_of(p, bins)
+    found = []
+    for b in np.unique(which).tolist():
+        members = np.flatnonzero(which == b)
+        low, high = b / bins, (b + 1) / bins
+        mean_p, mean_y = float(p[members].mean()), float(y[members].mean())
+        found.append(ReliabilityBin(low, high, mean_p, mean_y, tuple(members.tolist())))
+    return found
+
+
+def _bin_of(probabilities: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    which: npt.NDArray[np.int64] = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    return which
+
+
+def _predictions(
+    probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    p, y = _alike(probabilities, outcomes, "probabilities", "outcomes")
     if bins < 1:
         raise ValueError(f"bins must be at least 1, not {bins}")
     for name, values in (("probabilities", p), ("outcomes", y)):
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"{name} must lie in 0..1")
-    if not len(p):
-        return None
-    which = np.minimum((p * bins).astype(int), bins - 1)
-    gap = np.bincount(which, weights=y - p, minlength=bins)  # n_b times the difference of the means
-    return float(np.abs(gap).sum() / len(p))
+    return p, y
+
+
+def _alike(
+    first: npt.ArrayLike, second: npt.ArrayLike, name: str, other: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"{name} of shape {x.shape} do not fit {other} of shape {y.shape}")
+    return x, y

@@ -12,7 +12,8 @@ from alignment.errors import DataError
 from alignment.report.figures import write_figures
 from alignment.report.html import render
 from alignment.report.load import Run, load_run
-from alignment.report.tables import all_tables, to_csv, to_latex
+from alignment.report.paper import all_tables
+from alignment.report.tables import to_csv, to_latex
 
 SCHEMA_VERSION = 1  # of results.json
 

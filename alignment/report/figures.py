@@ -9,9 +9,10 @@ from alignment.report.canvas import Drawing, style
 from alignment.report.curves import optimisation, reward_margins, training_curves
 from alignment.report.dots import heatmap, lengths, win_rates
 from alignment.report.load import Run
+from alignment.report.reward_figures import reliability, reward_groups
 from alignment.report.svg import inline_svg
 
-DRAWINGS = (win_rates, lengths, heatmap, training_curves, reward_margins, optimisation)
+DRAWINGS = (win_rates, lengths, reliability, reward_groups, heatmap, training_curves, reward_margins, optimisation)
 
 
 def write_figures(run: Run, folder: Path) -> dict[str, str]:

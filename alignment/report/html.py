@@ -13,7 +13,9 @@ from alignment.evaluation.result import EvalResult
 from alignment.report import display, story
 from alignment.report.heat import heat_grid
 from alignment.report.load import Generation, Run
-from alignment.report.tables import all_tables, by_metric, methods, primary, sections, training_scorers
+from alignment.report.paper import all_tables
+from alignment.report.reward import reward_quality, told
+from alignment.report.tables import by_metric, methods, primary, sections, training_scorers
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,6 +54,8 @@ def render(run: Run, figures: Mapping[str, str]) -> str:
     page = environment.get_template("page.html")
     prompts = sorted(run.generations, key=lambda g: hashlib.sha256(g.prompt_id.encode("utf-8", "replace")).hexdigest())
     tables = {table.name: table for table in all_tables(run)}
+    parts = sections(run.results)
+    quality = reward_quality(parts["reward_quality"])
     return page.render(
         run=run,
         m=run.manifest,
@@ -62,7 +66,9 @@ def render(run: Run, figures: Mapping[str, str]) -> str:
         unfinished=story.unfinished(run),
         caveats=story.caveats(run),
         main=primary(run.results),
-        parts=sections(run.results),
+        parts=parts,
+        quality=quality,
+        quality_told=told(quality),
         grid=heat_grid(run),
         own_scorers=training_scorers(run),
         tables=tables,

@@ -14,6 +14,7 @@ from alignment.report.tables import by_metric, primary, rows_used, sections, tra
 METHODS = {
     "sft": "supervised fine-tuning",
     "reward": "reward model",
+    "process_reward": "process reward model",
     "dpo": "direct preference optimisation",
     "kto": "Kahneman-Tversky optimisation",
     "ppo": "proximal policy optimisation",
@@ -154,7 +155,7 @@ def _beyond(run: Run, result: EvalResult) -> str:
     """How a metric of one model compares with a baseline that is no model, where the benchmark measured one."""
     for r in run.results:
         beside = (r.benchmark, r.model, r.group) == (result.benchmark, result.model, None)
-        if beside and r.metric != result.metric and null_value(r) is not None and verdict(r):
+        if beside and r.metric == f"{result.metric}_difference" and null_value(r) is not None and verdict(r):
             words = shown(r)
             return f"; against {r.compared_to} {words.value} {_unbroken(words.interval)}, {verdict(r)}"
     return ""

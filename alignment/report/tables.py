@@ -27,6 +27,7 @@ from alignment.report.display import (
 )
 from alignment.report.load import LogPoint, Run, Stage
 
+REWARD_KINDS = ("reward", "process_reward")  # the kinds of stages that make scorers
 LONG = 40  # rows; a longer table is set as a longtable, which may break over pages
 
 # The log names a training stage may end with, and what a reader calls them.
@@ -89,30 +90,13 @@ def training_scorers(run: Run) -> frozenset[str]:
     Those are the stage's name, the reference, its name without version, and the role an evaluation gave it.
     """
     stages = run.manifest.stages
-    made = [(s.name, ref) for s in stages if s.kind == "reward" for ref in s.models.values()]
+    made = [(s.name, ref) for s in stages if s.kind in REWARD_KINDS for ref in s.models.values()]
     against = [
         ref for s in stages if s.kind != "evaluate" for role, ref in s.inputs.items() if role.startswith("reward")
     ]
     refs = {ref for _, ref in made} | set(against)
     roles = {role for s in stages if s.kind == "evaluate" for role, ref in s.inputs.items() if ref in refs}
     return frozenset({name for name, _ in made} | refs | {ref.partition("@")[0] for ref in refs} | roles)
-
-
-def all_tables(run: Run) -> list[Table]:
-    """The six tables of a paper's evaluation section, and one more for results that fit none of them."""
-    parts = sections(run.results)
-    of_run = f"run {run.manifest.name}, seed {run.manifest.seed}"
-    tables = [
-        results_table("main_results", f"Main results ({of_run})", primary(run.results)),
-        results_table("win_rates", f"Win rates and response lengths ({of_run})", parts["win_rates"]),
-        results_table("reward_quality", f"Quality of the reward model ({of_run})", parts["reward_quality"]),
-        results_table("bias", f"Bias measures ({of_run})", parts["bias"]),
-        results_table("forgetting", f"What training changed elsewhere ({of_run})", parts["forgetting"]),
-        training_table(run, f"Training stages ({of_run})"),
-    ]
-    if parts["other"]:
-        tables.append(results_table("other", f"Other results ({of_run})", parts["other"]))
-    return tables
 
 
 def results_table(name: str, caption: str, results: Sequence[EvalResult]) -> Table:
@@ -128,7 +112,7 @@ def results_table(name: str, caption: str, results: Sequence[EvalResult]) -> Tab
             rows.append(("" if index else metric, subject(result), *group, words.value, words.interval, words.n))
     return Table(
         name=name,
-        caption=caption + ". " + _small_print(results),
+        caption=caption + ". " + small_print(results),
         header=header,
         align="ll" + "l" * groups + "rrr",
         rows=tuple(rows),
@@ -164,7 +148,8 @@ def _interval_method(method: str) -> str:
     return "; ".join(parts) or method
 
 
-def _small_print(results: Sequence[EvalResult]) -> str:
+def small_print(results: Sequence[EvalResult]) -> str:
+    """What a caption ends with: how intervals were made, items left out, and why a value is n/a."""
     if not results:
         return "Not evaluated in this run."
     methods = list(dict.fromkeys(_interval_method(r.method) for r in results if r.method and r.ci_low is not None))

@@ -13,8 +13,9 @@ from alignment.evaluation.result import EvalResult
 def row(name: str, scores: list[float], lengths: list[int], better: int) -> dict[str, Any]:
     """Two responses, of which everybody prefers number `better`."""
     wins = [[0.0, 1.0], [0.0, 0.0]] if better == 0 else [[0.0, 0.0], [1.0, 0.0]]
-    ballots = [[[0, 1, 1 if better == 0 else -1]]]
-    return {"id": name, "group": name, "scores": scores, "lengths": lengths, "wins": wins, "ballots": ballots}
+    ballots = {"everybody": [[0, 1, 1 if better == 0 else -1]]}
+    sample = {"id": name, "group": name, "scores": scores, "lengths": lengths, "wins": wins, "ballots": ballots}
+    return sample | {"facts": {}, "criteria": {}}
 
 
 def results(rows: list[dict[str, Any]], tmp_path: Path) -> dict[str, EvalResult]:
@@ -26,8 +27,8 @@ def results(rows: list[dict[str, Any]], tmp_path: Path) -> dict[str, EvalResult]
         scorers={"reward": None},  # type: ignore[dict-item]
         trained_scorers=frozenset({"reward"}),
     )
-    found = RewardAccuracy()._beside(context, "reward", rows, 0)
-    return {result.metric: result for result in found}
+    found = RewardAccuracy()._beside(context, "reward", rows)
+    return {result.metric: result for result in found if result.group is None}
 
 
 def test_a_model_that_only_likes_short_answers_has_no_skill_beyond_length(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 import csv
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from alignment.evaluation.metrics.choices import changed, choice_credit, per_byte
 from alignment.evaluation.metrics.comparisons import preferences, tie_rate, win_rate
 from alignment.evaluation.metrics.pairs import PairScore, prefers_stereotype, ties
-from alignment.evaluation.metrics.rankings import agreement_credits, confidences, decided_pairs, pair_credits
+from alignment.evaluation.metrics.rankings import agreement_credits, decided_pairs, pair_credits
 from alignment.evaluation.statistics import standard_error
 
 # response 0 beats 1 (2 of 3), 0 and 2 are undecided, 2 beats 1
@@ -20,15 +19,6 @@ def test_only_decided_pairs_count() -> None:
     assert pair_credits([3.0, 1.0, 1.0], WINS) == [1.0, 0.5]
     assert pair_credits([0.0, 1.0, 2.0], WINS) == [0.0, 1.0]
     assert pair_credits([0.0, 0.0], [[0, 0], [0, 0]]) == []
-
-
-def test_confidence_does_not_depend_on_the_order_of_responses() -> None:
-    sure = confidences([2.0, 1.0, 0.0], WINS)
-    assert [one.right for one in sure] == [1.0, 0.0]
-    assert [one.probability for one in sure] == pytest.approx([1 / (1 + math.exp(-1))] * 2)
-    turned = confidences([0.0, 1.0, 2.0], [row[::-1] for row in WINS[::-1]])
-    assert sorted((one.probability, one.right) for one in turned) == sorted((o.probability, o.right) for o in sure)
-    assert confidences([1e4, -1e4], [[0, 1], [0, 0]])[0].probability == 1.0
 
 
 def test_agreement_with_the_majority_of_the_others() -> None:

@@ -231,9 +231,10 @@ def test_the_trained_reward_model_on_rankings(finished: Finished) -> None:
     assert ceiling.n_scored == 11
     assert ceiling.value == pytest.approx((6 + 1 + 1 + 0.5 + 0 + 0) / 11)
     assert find(results, "length_correlation", "reward").value == pytest.approx(1.0)
-    # differences 3, 1, 2 right and 1 wrong: bins 0.9-1, 0.7-0.8 (one right, one wrong), 0.8-0.9
+    # differences 3 and 1 with all votes for the order given, 2 with two votes and a tie, 1 with none, and 1 (r3) with
+    # one of two: bins 0.9-1, 0.8-0.9, and 0.7-0.8 with three pairs
     sure = {d: 1 / (1 + math.exp(-d)) for d in (1, 2, 3)}
-    expected = (abs(1 - sure[3]) + abs(1 - sure[2]) + abs(1 - 2 * sure[1])) / 4
+    expected = (abs(1 - sure[3]) + abs(1 - sure[1] + 0 - sure[1] + 0.5 - sure[1]) + abs(2.5 / 3 - sure[2])) / 5
     assert find(results, "calibration_error", "reward").value == pytest.approx(expected)
     # rules are measured too, but not the one whose reference is one of the ranked responses
     assert find(results, "accuracy", "plain").value == 0.5

@@ -22,7 +22,7 @@ def result(model: str, benchmark: str, metric: str, value: float | None, half: f
 
 
 def results() -> list[Row]:
-    return [*_reward(), *_wins(), *_bias(), *_forgetting()]
+    return [*_reward(), *_wins(), *_bias(), *_forgetting(), *_reward_details()]
 
 
 def _reward() -> list[Row]:
@@ -30,13 +30,42 @@ def _reward() -> list[Row]:
     length = {"label": "correlation with length", "unit": "points", "higher_is_better": None}
     return [
         result("reward", name, "accuracy", 0.7125, 0.0441, 400, primary=True, **pairs),
-        result("reward", name, "accuracy", 0.7731, 0.0712, 132, group="strong preference", **pairs),
-        result("reward", name, "accuracy", 0.6828, 0.0551, 268, group="slight preference", **pairs),
+        result("reward", name, "accuracy", 0.7731, 0.0712, 132, group="annotators: several, of one mind", **pairs),
+        result("reward", name, "accuracy", 0.6828, 0.0551, 268, group="annotators: several, divided", **pairs),
         result("length", name, "accuracy_baseline", 0.5475, 0.0487, 400, label="Baseline: the longer response"),
-        result("reward", name, "ece", 0.0632, 0.021, 400, label="Calibration error", higher_is_better=False),
+        result(
+            "reward", name, "calibration_error", 0.0632, 0.021, 400, label="Calibration error", higher_is_better=False
+        ),
         result("reward", name, "length_correlation", 0.214, 0.09, 400, **length),
         result("annotators", name, "alpha", None, 0, 0, n_unscored=40, label="Agreement of annotators", unit="points"),
     ]
+
+
+def _reward_details() -> list[Row]:
+    name, neither = "reward_accuracy", {"higher_is_better": None}
+    shares = {"prefer_shorter": 0.4525, "longer_preferred": 0.631, "longer_preferred_annotators": 0.5475}
+    rows = [result("reward", name, metric, share, 0.048, 400, **neither) for metric, share in shares.items()]
+    more = {"label": "Ceiling: one annotator against the others", **neither}
+    rows.append(result("reward", name, "annotator_agreement", 0.781, 0.04, 620, **more))
+    groups = {"preferred response: the longer": (0.785, 219), "preferred response: the shorter": (0.612, 170)}
+    groups |= {
+        "preferred response: as long": (0.727, 11),
+        "dataset: hh-rlhf": (0.695, 310),
+        "dataset: pandalm": (0.77, 90),
+    }
+    for group, (share, n) in groups.items():
+        rows.append(result("reward", name, "accuracy", share, 0.9 / n**0.5, n, group=group, label="Pair accuracy"))
+    bins = ((0.548, 0.531, 96), (0.651, 0.602, 118), (0.748, 0.655, 92), (0.846, 0.741, 70), (0.941, 0.8, 44))
+    for low, (stated, observed, n) in zip(range(50, 100, 10), bins, strict=True):
+        more = {"group": f"{low}% to {low + 10}%", **neither}
+        mean = result("reward", name, "stated_confidence", stated, 0.0, n, **more)
+        rows.append(mean | {"ci_low": None, "ci_high": None, "method": "mean of the bin's pairs"})
+        rows.append(result("reward", name, "reliability", observed, 0.9 / n**0.5, n, **more))
+    for annotator, own, others, n in (("anna", 0.73, 0.79, 210), ("b_ob", 0.69, 0.77, 185)):
+        more = {"group": annotator, **neither}
+        rows.append(result("reward", name, "annotator_accuracy", own, 0.06, n, **more))
+        rows.append(result("reward", name, "annotator_ceiling", others, 0.06, n - 8, **more))
+    return rows
 
 
 def _wins() -> list[Row]:

@@ -25,7 +25,7 @@ def test_the_folder_holds_page_tables_figures_and_results(built: Path) -> None:
     files = set(contents(built))
     assert {"index.html", "results.json", "tables/main_results.tex", "tables/training.csv"} <= files
     assert {path.partition("/")[0] for path in files} == {"index.html", "results.json", "tables", "figures"}
-    assert len([path for path in files if path.startswith("tables/")]) == 12
+    assert len([path for path in files if path.startswith("tables/")]) == 18
 
 
 def test_another_process_gives_the_same_bytes_without_heavy_libraries(run_dir: Path, built: Path) -> None:
@@ -42,7 +42,7 @@ def test_another_process_gives_the_same_bytes_without_heavy_libraries(run_dir: P
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"report: {run_dir / 'report' / 'index.html'} (62 results, 20 prompts)\n"
+    assert done.stdout == f"report: {run_dir / 'report' / 'index.html'} (85 results, 20 prompts)\n"
     assert contents(run_dir / "report") == contents(built)
     assert {path.name for path in run_dir.iterdir()} == {"manifest.json", "stages", "report", ".tmp"}
     assert [path.name for path in (run_dir / ".tmp").iterdir()] == [".lock"]

@@ -21,7 +21,16 @@ from alignment.report.figures import DRAWINGS, write_figures
 from alignment.report.load import LogPoint
 from alignment.report.svg import inline_svg
 
-NAMES = {"training_curves", "reward_margins", "optimisation", "win_rates", "heatmap", "lengths"}
+NAMES = {
+    "training_curves",
+    "reward_margins",
+    "optimisation",
+    "win_rates",
+    "heatmap",
+    "lengths",
+    "reliability",
+    "reward_groups",
+}
 
 
 @pytest.fixture(scope="module")

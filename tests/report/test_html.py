@@ -115,7 +115,7 @@ def test_every_relative_link_leads_to_a_file(page: Page, built: Path) -> None:
 
 def test_figures_and_tables_have_names(page: Page) -> None:
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(drawings) == 5
+    assert len(drawings) == 7
     assert all(a["role"] == "img" and len(a["aria-label"] or "") > 40 for a in drawings)
     assert all("alt" in attributes for tag, attributes in page.elements if tag == "img")
     count = {tag: sum(t == tag for t, _ in page.elements) for tag in ("table", "caption", "thead", "h1", "main")}

@@ -72,6 +72,22 @@ def test_the_summary_is_built_from_the_numbers(run: Run) -> None:
     assert told.endswith("they do not cover how another training seed would differ.")
 
 
+def test_beside_a_metric_stands_its_own_difference_and_no_other(run: Run) -> None:
+    [accuracy] = [r for r in run.results if r.metric == "accuracy" and r.group is None]
+    longer = accuracy.model_copy(
+        update={
+            "metric": "longer_preferred_difference",
+            "compared_to": "the annotators",
+            "primary": False,
+            "value": 0.2,
+        }
+    )
+    beyond = longer.model_copy(update={"metric": "accuracy_difference", "compared_to": "the shorter response"})
+    assert "the annotators" not in text(replace(run, results=(accuracy, longer)))
+    told = text(replace(run, results=(accuracy, longer, beyond)))
+    assert "Pair accuracy: reward 71.2% [66.8, 75.7] (n = 400); against the shorter response +20.0" in told
+
+
 def test_two_levels_without_a_paired_test_are_not_compared(run: Run) -> None:
     [bias] = [part.text for part in summary(run) if part.lead == "Stereotype share"]
     assert "difference" not in bias

@@ -14,10 +14,10 @@ from report.fake_results import result
 from alignment.evaluation.result import EvalResult
 from alignment.report import Run
 from alignment.report.load import LogPoint
+from alignment.report.paper import all_tables
 from alignment.report.tables import (
     LONG,
     Table,
-    all_tables,
     final_metrics,
     latex_text,
     methods,
@@ -39,9 +39,12 @@ def test_every_result_is_in_exactly_one_section(run: Run) -> None:
     assert sections([stranger])["other"] == [stranger]
 
 
-def test_the_six_tables_and_a_seventh_for_the_rest(run: Run) -> None:
-    six = ["main_results", "win_rates", "reward_quality", "bias", "forgetting", "training"]
+def test_the_six_tables_with_breakdowns_and_one_more_for_the_rest(run: Run) -> None:
+    breakdowns = ["reward_groups", "reward_calibration", "reward_annotators"]
+    six = ["main_results", "win_rates", "reward_quality", *breakdowns, "bias", "forgetting", "training"]
     assert [table.name for table in all_tables(run)] == six
+    plain = tuple(r for r in run.results if r.benchmark != "reward_accuracy")
+    assert not {t.name for t in all_tables(replace(run, results=plain))} & set(breakdowns)
     stranger = run.results[0].model_copy(update={"benchmark": "xstest", "suite": "safety"})
     assert [t.name for t in all_tables(replace(run, results=(*run.results, stranger)))] == [*six, "other"]
 
@@ -53,7 +56,7 @@ def test_primary_leaves_out_groups(run: Run) -> None:
 
 
 def test_csv_keeps_every_digit_and_leaves_the_undefined_empty(run: Run) -> None:
-    rows = [row for table in all_tables(run)[1:5] for row in csv.DictReader(io.StringIO(to_csv(table)))]
+    rows = [row for table in all_tables(run)[1:-1] for row in csv.DictReader(io.StringIO(to_csv(table)))]
     assert len(rows) == len(run.results)
     told = {(r["model"], r["metric"], r["group"], r["compared_to"], r["benchmark"]): r for r in rows}
     for r in run.results:
@@ -122,7 +125,7 @@ def test_latex_has_caption_label_interval_and_n(run: Run) -> None:
 
 def test_an_undefined_value_is_explained_below(run: Run) -> None:
     text = to_latex(all_tables(run)[2])
-    assert "Agreement of annotators & annotators & all & n/a &  & 0 " in text
+    assert "Agreement of annotators & annotators & n/a &  & 0 " in text
     assert "n/a for Agreement of annotators, annotators: none of 40 items could be scored." in text
 
 
@@ -197,7 +200,7 @@ def test_a_caption_tells_the_interval_and_no_counts(run: Run) -> None:
     assert caption == "T. Brackets: 95% intervals (mean, percentile bootstrap over clusters, 2000 resamples)."
 
 
-@pytest.mark.parametrize("name", ["main_results", "bias"])
+@pytest.mark.parametrize("name", ["main_results", "reward_quality", "bias"])
 def test_rows_with_groups_get_a_column(run: Run, name: str) -> None:
     table = next(t for t in all_tables(run) if t.name == name)
     assert ("Group" in table.header) == (name == "bias")

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from reward.quality import expected_calibration_error, length_correlation, ranking_accuracy
+from reward.quality import (
+    calibration_gaps,
+    expected_calibration_error,
+    length_correlation,
+    longer_preferred,
+    ranking_accuracy,
+    reliability,
+    within_prompts,
+)
 
 FIRST_WINS = [[0, 1], [0, 0]]
 
@@ -47,6 +55,58 @@ def test_length_correlation_is_spearmans() -> None:
     assert length_correlation([1], [1]) is None
     with pytest.raises(ValueError, match="do not fit"):
         length_correlation([1, 2], [1])
+
+
+def test_length_correlation_is_scipys_with_ties() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    for n in range(5, 30):
+        scores, lengths = rng.integers(0, 4, n), rng.integers(0, 6, n)
+        assert length_correlation(scores, lengths) == pytest.approx(spearmanr(scores, lengths).statistic, abs=1e-12)
+
+
+def test_within_prompts_only_differences_inside_a_prompt_are_left() -> None:
+    # Over all responses the score falls with length; inside each of the three prompts it rises.
+    lengths, prompts = np.array([10.0, 20.0, 110.0, 120.0, 210.0, 220.0]), [7, 7, 3, 3, 5, 5]
+    scores = np.array([5.0, 5.5, 3.0, 3.5, 1.0, 1.5])
+    overall = length_correlation(scores, lengths)
+    assert overall is not None
+    assert overall < 0
+    assert within_prompts(lengths, prompts).tolist() == [-5.0, 5.0] * 3
+    assert length_correlation(within_prompts(scores, prompts), within_prompts(lengths, prompts)) == 1.0
+    assert within_prompts([], []).tolist() == []
+
+
+def test_deviations_that_only_rounding_sets_apart_are_ties() -> None:
+    # In floats 0.1 and 0.3 lie apart from their mean by less than 2.1 and 2.3 from theirs.
+    assert len(set(np.abs(within_prompts([0.1, 0.3, 2.1, 2.3], [0, 0, 1, 1])).tolist())) == 1
+    tiny = within_prompts([1e-20, 3e-20], [0, 0])
+    assert tiny.tolist() == pytest.approx([-1e-20, 1e-20], rel=1e-9, abs=0)
+
+
+def test_who_prefers_the_longer() -> None:
+    assert longer_preferred([2.0, -1.0, 0.0, 3.0, -1.0], [5, 5, 5, 0, -5]) == [1.0, 0.0, 0.5, None, 1.0]
+    with pytest.raises(ValueError, match="do not fit length differences"):
+        longer_preferred([1], [1, 2])
+
+
+def test_the_reliability_diagram_holds_the_calibration_error() -> None:
+    p, y = [0.8, 0.85, 0.2, 1.0, 0.55], [1, 0.5, 0, 1, 0.25]  # one outcome is a vote share of three to one
+    bins = reliability(p, y)
+    assert [(b.low, b.high, b.members) for b in bins] == [
+        (0.2, pytest.approx(0.3), (2,)),
+        (0.5, 0.6, (4,)),
+        (0.8, 0.9, (0, 1)),
+        (0.9, 1.0, (3,)),
+    ]
+    assert (bins[2].probability, bins[2].outcome) == (pytest.approx(0.825), 0.75)
+    error = sum(len(b.members) * abs(b.outcome - b.probability) for b in bins) / len(p)
+    assert expected_calibration_error(p, y) == pytest.approx(error)
+    gaps = calibration_gaps(p, y)
+    assert gaps is not None
+    assert gaps.sum() == pytest.approx(np.mean(y) - np.mean(p))  # signed: above is better than predicted
+    assert (reliability([], []), calibration_gaps([], [])) == ([], None)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -1,7 +1,8 @@
 """Does the reward model order held-out responses as the annotators did?
 
 Beside its accuracy stand what it must beat (preferring the shorter response), what it cannot be expected to beat (how
-often one annotator agrees with the majority of the others), how its scores go with length, and its calibration.
+often one annotator agrees with the majority of the others), how its scores go with length, its calibration, and the
+same for groups of pairs and single annotators. All of it is computed from the stored scores, votes and facts.
 Scorers that no stage was trained on are measured too: it says what their win rates are worth. Not those that compare
 with a reference: it is often one of the very responses that are ranked.
 """
@@ -9,33 +10,25 @@ with a reference: it is often one of the very responses that are ranked.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alignment.evaluation.benchmarks.benchmark import Benchmark, EvalContext, LoadedModel, Sample
-from alignment.evaluation.benchmarks.scoring import finite_scores
-from alignment.evaluation.metrics.rankings import (
-    Ballot,
-    agreement_credits,
-    confidences,
-    decided_pairs,
-    pair_credits,
+from alignment.evaluation.benchmarks.reward_details import (
+    ACCURACY,
+    Finding,
+    by_annotator,
+    by_group,
+    by_length,
+    calibration,
+    pairs_of,
 )
+from alignment.evaluation.benchmarks.scoring import finite_scores
+from alignment.evaluation.metrics.rankings import Ballot, Matrix, agreement_credits, decided_pairs, pair_credits
 from alignment.evaluation.result import EvalResult
-from alignment.evaluation.statistics import Interval, paired_difference, share_interval, statistic_interval
+from alignment.evaluation.statistics import Interval, paired_difference, share_interval
 
 if TYPE_CHECKING:
     from alignment.preferences.record import PreferenceRecord
-
-
-LABELS = {
-    "accuracy": "pairs ordered as the majority of annotators",
-    "prefer_shorter": "baseline: prefer the shorter response",
-    "accuracy_difference": "accuracy beyond preferring the shorter response",
-    "annotator_agreement": "ceiling: one annotator against the majority of the others",
-    "length_correlation": "rank correlation of score with length",
-    "calibration_error": "expected calibration error of σ(score difference)",
-}
 
 
 class RewardAccuracy(Benchmark):
@@ -43,7 +36,7 @@ class RewardAccuracy(Benchmark):
 
     name = "reward_accuracy"
     suite = "helpfulness"
-    version = 1
+    version = 2
     needs_model = False
 
     def subjects(self, context: EvalContext) -> Sequence[str]:
@@ -71,6 +64,7 @@ class RewardAccuracy(Benchmark):
         flat = finite_scores(context, subject, prompts, [text for row in texts for text in row])
         scores = iter(flat)
         by_id = {record.id: record for record in records}
+        criteria = _criteria([by_id[r.record_id] for r in found])
         return [
             {
                 "id": r.record_id,
@@ -79,6 +73,8 @@ class RewardAccuracy(Benchmark):
                 "lengths": [len(text) for text in row],
                 "wins": r.wins,
                 "ballots": _ballots(by_id[r.record_id], r.criterion),
+                "facts": _facts(by_id[r.record_id]),
+                "criteria": criteria.get(r.record_id, {}),
             }
             for r, row in zip(found, texts, strict=True)
         ]
@@ -94,45 +90,89 @@ class RewardAccuracy(Benchmark):
             more: dict[str, Any] = {
                 "higher_is_better": True,
                 "primary": trained,
-                "label": LABELS["accuracy"],
+                "label": ACCURACY,
                 "method": f"{accuracy.method}; {undecided} compared pairs without a majority left out",
             }
             results.append(self.result(context, subject, "accuracy", accuracy, unscored, **more))
             if trained:
-                results += self._beside(context, subject, scored, unscored)
+                results += self._beside(context, subject, rows)
         return results
 
-    def _beside(self, context: EvalContext, subject: str, rows: Sequence[Sample], unscored: int) -> list[EvalResult]:
-        """What an accuracy is read with; all but the agreement from the same responses as the accuracy."""
-        shorter = [pair_credits([-length for length in row["lengths"]], row["wins"]) for row in rows]
-        right = [pair_credits(row["scores"], row["wins"]) for row in rows]
-        beyond = paired_difference(
-            [credit for some in right for credit in some],
-            [credit for some in shorter for credit in some],
-            _groups(right, rows),
-            seed=context.seed,
-        )
-        agreed = [agreement_credits([_ballot(votes) for votes in row["ballots"]]) for row in rows]
-        agreement = _pooled(agreed, rows, context.seed)
-        if not agreement.n:
-            agreement = Interval(None, None, None, "no pair was judged by two annotators or more", 0)
-        result = partial(self.result, context, subject)
-        found = [
-            result("prefer_shorter", _pooled(shorter, rows, context.seed), unscored, higher_is_better=None),
-            result("accuracy_difference", beyond, unscored, higher_is_better=True, compared_to="the shorter response"),
-            result("annotator_agreement", agreement, higher_is_better=None),
-            result("length_correlation", _correlation(rows, context.seed), higher_is_better=None, unit="correlation"),
-            result("calibration_error", _calibration(rows), unscored, higher_is_better=False),
+    def _beside(self, context: EvalContext, subject: str, rows: Sequence[Sample]) -> list[EvalResult]:
+        """What an accuracy is read with, from the same records."""
+        pairs, seed = pairs_of(rows), context.seed
+        findings = [
+            *_baseline_and_ceiling(rows, seed),
+            *by_length(rows, pairs, seed),
+            *calibration(pairs, seed),
+            *by_group(pairs, rows, seed),
+            *by_annotator(pairs, seed),
         ]
-        return [one.model_copy(update={"label": LABELS[one.metric]}) for one in found]
+        return [
+            self.result(
+                context, subject, one.metric, one.interval, one.n_unscored, group=one.group, label=one.label, **one.more
+            )
+            for one in findings
+        ]
 
 
-def _ballots(record: PreferenceRecord, criterion: str | None) -> list[list[list[int]]]:
-    """Of every counted judgement its votes [i, j, sign]: responses i < j, 1 when i is above j, -1 below, 0 tied."""
+def _baseline_and_ceiling(rows: Sequence[Sample], seed: int) -> list[Finding]:
+    """Preferring the shorter response, what the model has beyond it, and an annotator against the others."""
+    scored = [row for row in rows if None not in row["scores"]]
+    unscored = sum(len(decided_pairs(row["wins"])) for row in rows if None in row["scores"])
+    shorter = [pair_credits([-length for length in row["lengths"]], row["wins"]) for row in scored]
+    right = [pair_credits(row["scores"], row["wins"]) for row in scored]
+    beyond = paired_difference(
+        [credit for some in right for credit in some],
+        [credit for some in shorter for credit in some],
+        _groups(right, scored),
+        seed=seed,
+    )
+    baseline = _pooled(shorter, scored, seed)
+    agreed = [agreement_credits([_ballot(votes) for votes in row["ballots"].values()]) for row in scored]
+    agreement = _pooled(agreed, scored, seed)
+    if not agreement.n:
+        agreement = Interval(None, None, None, "no pair was judged by two annotators or more", 0)
+    against = {"higher_is_better": True, "compared_to": "the shorter response"}
+    return [
+        Finding("prefer_shorter", "baseline: prefer the shorter response", baseline, unscored),
+        Finding(
+            "accuracy_difference", "accuracy beyond preferring the shorter response", beyond, unscored, more=against
+        ),
+        Finding("annotator_agreement", "ceiling: one annotator against the majority of the others", agreement),
+    ]
+
+
+def _facts(record: PreferenceRecord) -> dict[str, str | None]:
+    """What the record says of itself, by dimension; None where it says nothing."""
+    source, flags = record.source, record.flags
+    harm = None if flags is None or flags.harm is None else "found" if flags.harm else "none found"
+    return {
+        "dataset": source.dataset if source else None,
+        "harm": harm,
+        "language": flags.language if flags else None,
+    }
+
+
+def _criteria(records: Sequence[PreferenceRecord]) -> dict[str, dict[str, Matrix]]:
+    """Record id -> criterion -> wins (K, K), for every criterion; nothing when there is only one."""
+    from alignment.preferences.tally import counted_judgements
+    from alignment.preferences.views import rankings
+
+    names = sorted({order.criterion for r in records for j in counted_judgements(r) for order in j.orders})
+    found: dict[str, dict[str, Matrix]] = {}
+    for name in names if len(names) > 1 else ():
+        for ranking in rankings(records, name)[0]:
+            found.setdefault(ranking.record_id, {})[name] = ranking.wins
+    return found
+
+
+def _ballots(record: PreferenceRecord, criterion: str | None) -> dict[str, list[list[int]]]:
+    """Annotator -> votes [i, j, sign]: responses i < j, 1 when i is above j, -1 below, 0 tied."""
     from alignment.preferences.tally import counted_judgements
 
     position = {response.id: i for i, response in enumerate(record.responses)}
-    ballots = []
+    ballots = {}
     for judgement in counted_judgements(record):
         votes = []
         for order in judgement.orders:
@@ -145,7 +185,7 @@ def _ballots(record: PreferenceRecord, criterion: str | None) -> list[list[list[
                     for j in everyone
                     if i < j
                 ]
-        ballots.append(votes)
+        ballots[judgement.annotator.id] = votes
     return ballots
 
 
@@ -155,7 +195,7 @@ def _ballot(votes: Sequence[Sequence[int]]) -> Ballot:
 
 def _compared(row: Sample) -> int:
     """Pairs of a record that anybody compared."""
-    return len({(i, j) for votes in row["ballots"] for i, j, _ in votes})
+    return len({(i, j) for votes in row["ballots"].values() for i, j, _ in votes})
 
 
 def _pooled(credits: Sequence[Sequence[float]], rows: Sequence[Sample], seed: int) -> Interval:
@@ -166,29 +206,3 @@ def _pooled(credits: Sequence[Sequence[float]], rows: Sequence[Sample], seed: in
 def _groups(credits: Sequence[Sequence[float]], rows: Sequence[Sample]) -> list[Hashable]:
     """The group of every pair's record."""
     return [row["group"] for row, some in zip(rows, credits, strict=True) for _ in some]
-
-
-def _correlation(rows: Sequence[Sample], seed: int) -> Interval:
-    import numpy as np
-
-    from reward.quality import length_correlation
-
-    scores = np.array([score for row in rows for score in row["scores"]])
-    lengths = np.array([length for row in rows for length in row["lengths"]])
-    clusters = [row["group"] for row in rows for _ in row["scores"]]
-    return statistic_interval(
-        lambda drawn: length_correlation(scores[drawn], lengths[drawn]),
-        len(scores),
-        clusters,
-        seed=seed,
-        name="Spearman's rho",
-    )
-
-
-def _calibration(rows: Sequence[Sample]) -> Interval:
-    from reward.quality import expected_calibration_error
-
-    sure = [one for row in rows for one in confidences(row["scores"], row["wins"])]
-    error = expected_calibration_error([one.probability for one in sure], [one.right for one in sure])
-    # Resampling would only add to the error's upward bias in small samples.
-    return Interval(error, None, None, "σ(|difference|) against being right, 10 bins; no interval", len(sure))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 Ballot = dict[tuple[int, int], int]  # of one annotator: (i, j) with i < j -> +1 i is better, -1 j is better, 0 tied
 Matrix = Sequence[Sequence[float]]
@@ -18,31 +16,12 @@ def decided_pairs(wins: Matrix) -> list[tuple[int, int]]:
 
 def pair_credits(scores: Sequence[float], wins: Matrix) -> list[float]:
     """For every decided pair: 1 ordered right, 1/2 the scores tie, 0 ordered wrong."""
-    return [_credit(scores[better] - scores[worse]) for better, worse in decided_pairs(wins)]
+    return [credit(scores[better] - scores[worse]) for better, worse in decided_pairs(wins)]
 
 
-def _credit(difference: float) -> float:
+def credit(difference: float) -> float:
+    """1 for a positive difference, 1/2 for none, 0 for a negative one."""
     return 0.5 if difference == 0 else float(difference > 0)
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """How sure a Bradley-Terry scorer is of the order it gives a pair (0.5..1), and whether that order is right."""
-
-    probability: float
-    right: float
-
-
-def confidences(scores: Sequence[float], wins: Matrix) -> list[Confidence]:
-    """σ(|s_i - s_j|) of every decided pair beside its credit: what calibration is computed from.
-
-    Taken for the order the scorer gives, not for pair (i, j) as stored, so the order of responses in a file is
-    of no influence.
-    """
-    return [
-        Confidence(1 / (1 + math.exp(-abs(scores[better] - scores[worse]))), _credit(scores[better] - scores[worse]))
-        for better, worse in decided_pairs(wins)
-    ]
 
 
 def agreement_credits(ballots: Sequence[Ballot]) -> list[float]:
@@ -57,5 +36,5 @@ def agreement_credits(ballots: Sequence[Ballot]) -> list[float]:
         for pair, vote in ballot.items():
             majority = sum(other.get(pair, 0) for other in others)
             if majority:
-                found.append(_credit(vote * majority))
+                found.append(credit(vote * majority))
     return found

@@ -1,0 +1,24 @@
+"""The tables of a paper's evaluation section, in their order."""
+
+from __future__ import annotations
+
+from alignment.report.load import Run
+from alignment.report.reward import reward_quality, reward_tables
+from alignment.report.tables import Table, primary, results_table, sections, training_table
+
+
+def all_tables(run: Run) -> list[Table]:
+    """The six tables, breakdowns of the reward model after its own, and one more for results that fit none of them."""
+    parts = sections(run.results)
+    of_run = f"run {run.manifest.name}, seed {run.manifest.seed}"
+    tables = [
+        results_table("main_results", f"Main results ({of_run})", primary(run.results)),
+        results_table("win_rates", f"Win rates and response lengths ({of_run})", parts["win_rates"]),
+        *reward_tables(reward_quality(parts["reward_quality"]), of_run),
+        results_table("bias", f"Bias measures ({of_run})", parts["bias"]),
+        results_table("forgetting", f"What training changed elsewhere ({of_run})", parts["forgetting"]),
+        training_table(run, f"Training stages ({of_run})"),
+    ]
+    if parts["other"]:
+        tables.append(results_table("other", f"Other results ({of_run})", parts["other"]))
+    return tables
