@@ -6,6 +6,7 @@ the rest of the package needs of them is exported here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,13 @@ def load_policy(
 def load_reward(
     ref: str, registry: ModelRegistry, *, device: str = "cpu", say: Say = log
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier with one label in fp32, in eval mode, and its tokenizer. Raises ModelError for a policy."""
+    """A sequence classifier in fp32, in eval mode, and its tokenizer. It has one label, or one for each of its heads.
+
+    Raises ModelError for a policy, and for a classifier of several labels that its config does not call heads.
+    """
     from transformers import AutoModelForSequenceClassification
+
+    from reward.model import marker
 
     resolved = resolve(ref, registry, say)
     if resolved.role != "reward":
@@ -90,13 +96,13 @@ def load_reward(
     full = resolved.chain[0]
     if full.role == "reward":
         model = _full_weights(AutoModelForSequenceClassification, full, ref)
-        if model.config.num_labels != 1:
+        if model.config.num_labels != marker(model).get("heads", 1):
             raise ModelError(f"{ref}: has {model.config.num_labels} labels; a reward model has one")
         deltas = resolved.chain[1:]
     else:
         deltas = tuple(part for part in resolved.chain if part.role == "reward")
         trunk = _policy_weights(tuple(part for part in resolved.chain if part.role == "policy"), ref)
-        model = _with_score_head(trunk, tokenizer.pad_token_id, seed=0)  # the first adapter brings the head
+        model = _with_score_head(trunk, tokenizer.pad_token_id, 0, {})  # the first adapter brings the head
     for part in deltas:
         model = merge_adapter(model, part.folder, part.ref)
     model.source_ref = resolved.ref
@@ -111,13 +117,17 @@ def new_reward_model(
     device: str = "cpu",
     adapter_config: LoraSettings | None = None,
     chat_template: str | Path | None = None,
+    marker: Mapping[str, Any] | None = None,
     say: Say = log,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A reward model to be trained: the (merged) policy's trunk with a fresh scalar head, in fp32.
+    """A reward model to be trained: the (merged) policy's trunk with a fresh head, in fp32.
 
     The head is normal with std 1/(hidden + 1) from `seed`, so first scores are near 0 and the first ranking loss
-    near ln 2; TRL leaves the library default (std 0.02). transformers pools a score at the last token whose id is
-    not the pad id, so a pad that equals EOS would hide the EOS: the tokenizer gets another pad token.
+    near ln 2; TRL leaves the library default (std 0.02). `marker` goes into the config (see `reward.model.marker`);
+    its `heads` is the number of outputs, each with a seed of its own.
+
+    transformers pools a score at the last token whose id is not the pad id, so a pad that equals EOS would hide the
+    EOS: the tokenizer gets another pad token.
     Raises ModelError when there is none.
     """
     resolved = resolve(policy_ref, registry, say)
@@ -125,7 +135,7 @@ def new_reward_model(
         raise ModelError(f"{policy_ref} is a reward model already; start a new one from a policy")
     tokenizer = _tokenizer(resolved, chat_template)
     tokenizer.pad_token = _pad_token(tokenizer, policy_ref)
-    model = _with_score_head(_policy_weights(resolved.chain, policy_ref), tokenizer.pad_token_id, seed)
+    model = _with_score_head(_policy_weights(resolved.chain, policy_ref), tokenizer.pad_token_id, seed, marker or {})
     model.source_ref = resolved.ref
     if adapter_config is not None:
         model = add_lora(model, adapter_config)
@@ -214,13 +224,17 @@ def _full_weights(auto_class: Any, part: ModelPart, ref: str) -> Any:
     return model
 
 
-def _with_score_head(policy: PreTrainedModel, pad_id: int, seed: int) -> PreTrainedModel:
-    """The policy's trunk in a sequence classifier with one label. The trunk is moved, not copied."""
+def _with_score_head(policy: PreTrainedModel, pad_id: int, seed: int, marker: Mapping[str, Any]) -> PreTrainedModel:
+    """The policy's trunk in a sequence classifier with one label per head. The trunk is moved, not copied."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    config = policy.config
-    config.num_labels, config.pad_token_id = 1, pad_id
+    from reward.model import MARKER
+
+    config, heads = policy.config, int(marker.get("heads", 1))
+    config.num_labels, config.pad_token_id = heads, pad_id
+    if marker:
+        setattr(config, MARKER, dict(marker))
     try:
         with torch.device("meta"):  # only the frame: no memory, no random numbers
             model = AutoModelForSequenceClassification.from_config(config)
@@ -228,9 +242,10 @@ def _with_score_head(policy: PreTrainedModel, pad_id: int, seed: int) -> PreTrai
         setattr(model, model.base_model_prefix, policy.base_model)
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{config.model_type} models cannot become reward models here ({_line(error)})") from error
-    model.score = torch.nn.Linear(hidden, 1, bias=False, device="meta").to_empty(device="cpu")
+    model.score = torch.nn.Linear(hidden, heads, bias=False, device="meta").to_empty(device="cpu")
     with torch.no_grad():
-        model.score.weight.normal_(std=1 / (hidden + 1), generator=torch.Generator().manual_seed(seed))
+        for head, weight in enumerate(model.score.weight):  # far apart, so that no two runs share a head
+            weight.normal_(std=1 / (hidden + 1), generator=torch.Generator().manual_seed(seed + 1_000_003 * head))
     model.get_input_embeddings().padding_idx = pad_id
     model.name_or_path = model.config._name_or_path = ""
     return model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from alignment.atomic import storage_errors, write_json
 from alignment.errors import AlignmentError, DataError
 from alignment.models import check_chat_template, load_tokenizer
 from alignment.plan import Planned, finish, finished, plan, stage_row
-from alignment.preferences import sources, views
+from alignment.preferences import sources, steps, unpaired, views
+from alignment.preferences.record import PreferenceRecord
 from alignment.preferences.sources import DataSpec
 from alignment.recipe import Recipe
 from alignment.registry import ModelRegistry
@@ -29,6 +30,7 @@ from alignment.runs import (
     package_versions,
 )
 from alignment.sources.resolve import resolve
+from alignment.stages.settings import DataNeed
 
 
 def run(recipe: Recipe, run_dir: Path, registry: ModelRegistry, console: Say) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, s
         if p.action != "reuse":
             p.spec.stage.check(p.spec.name, p.spec.settings)
             for role, need in p.spec.settings.data_inputs().items():
-                _check_data(p.spec.data[role], need.view)
+                _check_data(p.spec.data[role], need)
     outside = {source for p in stages for source in p.spec.models.values()} - {p.spec.name for p in stages}
     for source in sorted(outside):
         ref = recipe.head.base if source == "base" else source
@@ -70,13 +72,23 @@ def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, s
         check_chat_template(load_tokenizer(ref, registry, chat_template=recipe.head.chat_template, say=say), ref)
 
 
-def _check_data(spec: DataSpec, view: str) -> None:
+def _check_data(spec: DataSpec, need: DataNeed) -> None:
     """The file reads, the split holds records, and they can be used as what the stage wants of them."""
     records = sources.load(spec).records
-    used, dropped = (views.demonstrations if view == "demonstrations" else views.rankings)(records, spec.criterion)
+    used, dropped = _usable(records, spec, need)
     if not used:
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
-        raise DataError(f"{spec.source}: none of {len(records)} records can be used as {view}: {reasons}")
+        raise DataError(f"{spec.source}: none of {len(records)} records can be used as {need.view}: {reasons}")
+
+
+def _usable(records: list[PreferenceRecord], spec: DataSpec, need: DataNeed) -> tuple[Sequence[object], views.Dropped]:
+    if need.view == "steps":
+        return steps.labelled_steps(records, **need.options)
+    if need.view == "demonstrations":
+        return views.demonstrations(records, spec.criterion)
+    if need.view == "unpaired":
+        return unpaired.labelled_responses(records, spec.criterion)
+    return views.rankings(records, spec.criterion)
 
 
 def _run_stages(

@@ -1,4 +1,4 @@
-"""A reward model: a trunk, a scalar head, and the reward read at the last real token of each row.
+"""A reward model: a trunk, one head or several, and the reward read at the last real token of each row.
 
 transformers pools a sequence classifier at the last token whose *id* is not the padding id. Where padding and
 end-of-sequence share an id, that drops the end of sequence from every row; here the attention mask decides.
@@ -7,27 +7,38 @@ end-of-sequence share an id, that drops the end of sequence from every row; here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reward.ensemble import aggregate_rule, spread
 from reward.scorer import Messages
 
 Encode = Callable[[Messages, str], Sequence[int]]  # (prompt, response) -> token ids of the whole row
+T = TypeVar("T")
+
+
+MARKER = "reward_model"  # in a model's config: what its heads are; absent for one head and one reward
+
+
+def marker(model: Any) -> dict[str, Any]:
+    """What the config says about the heads: `heads` and `aggregate` of an ensemble, or the rules of a process model."""
+    return dict(getattr(_classifier(model).config, MARKER, None) or {})
 
 
 def score_head(model: Any) -> nn.Module:
-    """The head that maps hidden states (…, H) to rewards (…, 1), through a PEFT wrapper too.
+    """The head that maps hidden states (…, D) to rewards (…, H), through a PEFT wrapper too.
 
-    Raises ValueError when the model has no single-output `score` head in float32.
+    Raises ValueError when the model has no `score` head in float32, or one with several outputs that its config does
+    not call an ensemble.
     """
-    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
+    classifier = _classifier(model)
     head = getattr(classifier, "score", None)
-    if not isinstance(head, nn.Module) or classifier.config.num_labels != 1:
+    if not isinstance(head, nn.Module) or classifier.config.num_labels != marker(model).get("heads", 1):
         raise ValueError(f"{type(classifier).__name__}: a reward model needs a `score` head with num_labels=1")
     if any(weight.dtype != torch.float32 for weight in head.parameters()):
         # bf16 rewards collide: 512 inputs gave 408 distinct values
@@ -35,31 +46,55 @@ def score_head(model: Any) -> nn.Module:
     return head
 
 
-def sequence_rewards(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Rewards of the rows of a right-padded batch: (N,) float32, with gradients.
+def position_rewards(model: Any, batch: Mapping[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+    """Every head's reward at M tokens of a right-padded batch: (M, H) float32, with gradients.
 
     Args:
-        model: a decoder with a `score` head (AutoModelForSequenceClassification, num_labels=1), or a PeftModel of it.
+        model: a decoder with a `score` head (AutoModelForSequenceClassification), or a PeftModel of it.
         batch: `input_ids` and `attention_mask`, both (N, T).
+        rows, positions: (M,) int64, where to read.
     """
     head = score_head(model)
-    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
-    mask = batch["attention_mask"]
-    hidden = classifier.base_model(
-        input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
-    ).last_hidden_state  # (N, T, H)
-    last = mask.sum(dim=1) - 1  # by length, never by pad id
-    pooled = hidden[torch.arange(len(last), device=last.device), last]
+    hidden = (
+        _classifier(model)
+        .base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        .last_hidden_state
+    )  # (N, T, D)
+    pooled = hidden[rows, positions]
     with torch.autocast(pooled.device.type, enabled=False):
-        rewards: Tensor = head(pooled.float()).squeeze(-1)
+        rewards: Tensor = head(pooled.float())
     return rewards
+
+
+def head_rewards(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Every head's reward of the rows of a right-padded batch, at the last token: (N, H) float32, with gradients."""
+    last = batch["attention_mask"].sum(dim=1) - 1  # by length, never by pad id
+    return position_rewards(model, batch, torch.arange(len(last), device=last.device), last)
+
+
+def sequence_rewards(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Rewards of the rows of a right-padded batch: (N,) float32, with gradients; several heads are aggregated."""
+    return aggregate_rule(marker(model).get("aggregate", "mean"))(head_rewards(model, batch))
+
+
+def float_head(model: Any) -> None:
+    """Casts the score head to float32 in place, and checks it as `score_head` does."""
+    head = getattr(_classifier(model), "score", None)
+    if isinstance(head, nn.Module):
+        head.float()
+    score_head(model)
+
+
+def _classifier(model: Any) -> Any:
+    """The transformers model inside a PeftModel, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class RewardModel:
     """A sequence classifier as a Scorer. Text comes in; `encode` holds the tokenizer and its chat template.
 
-    `encode` must be the rule the model was trained with, or the rewards mean nothing.
-    The score head is cast to float32 in place.
+    `encode` must be the rule the model was trained with, or the rewards mean nothing. The score head is cast to float32
+    in place. Of an ensemble of heads, `score` is the aggregate and `spread` how much they disagree.
     """
 
     def __init__(
@@ -70,65 +105,110 @@ class RewardModel:
         batch_size: int = 16,
         max_length: int | None = None,
         autocast: torch.dtype | None = None,
+        aggregate: str | None = None,
     ) -> None:
         """Wraps `model`.
 
         Args:
-            model: AutoModelForSequenceClassification with num_labels=1, or a PeftModel of it.
+            model: AutoModelForSequenceClassification with one label, or as many as its config has heads; or a
+                PeftModel of it.
             encode: (prompt messages, response text) -> token ids of prompt and response.
             name: the scorer's name in results.
             batch_size: rows per forward pass.
             max_length: longest row in tokens; None takes the model's own limit.
             autocast: run the trunk under autocast in this dtype; the head stays float32.
+            aggregate: a row of AGGREGATES; None takes what the model was trained for.
+
+        Raises:
+            ValueError: no reward model, a model that rates steps, or an unknown aggregate.
         """
+        float_head(model)
+        trained_for = marker(model)
+        if "separator" in trained_for:
+            raise ValueError("this model rates the steps of a response; score with ProcessRewardModel")
         self.model = model
         self.name = name
         self._encode = encode
         self._batch_size = batch_size
         self._max_length = max_length or int(model.config.max_position_embeddings)
         self._autocast = autocast
-        classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if isinstance(getattr(classifier, "score", None), nn.Module):
-            classifier.score.float()
-        score_head(model)
+        self._aggregate = aggregate_rule(aggregate or trained_for.get("aggregate", "mean"))
 
     def rewards(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Rewards of a right-padded batch (`input_ids`, `attention_mask`): (N,) float32, with gradients."""
-        return sequence_rewards(self.model, batch)
+        return self._aggregate(head_rewards(self.model, batch))
 
     def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> npt.NDArray[np.float32]:
         """Rewards of `n` responses to `n` prompts: (n,) float32, in the order given.
 
         Raises ValueError when there is nothing to score, when the lengths differ, or when a row is too long.
         """
-        if len(prompts) != len(responses):
-            raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses")
-        if not responses:
-            raise ValueError("no responses to score")
+        return self._aggregate(torch.from_numpy(self.head_scores(prompts, responses))).numpy()
+
+    def spread(self, prompts: Sequence[Messages], responses: Sequence[str]) -> npt.NDArray[np.float32]:
+        """How much the heads disagree on each response: (n,) float32 standard deviations. Raises as `score` does."""
+        return spread(torch.from_numpy(self.head_scores(prompts, responses))).numpy()
+
+    def head_scores(self, prompts: Sequence[Messages], responses: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Every head's rewards: (n, H) float32, in the order given. Raises as `score` does."""
+        check_texts(prompts, responses)
         rows = [list(self._encode(prompt, response)) for prompt, response in zip(prompts, responses, strict=True)]
-        for index, row in enumerate(rows):
-            if len(row) > self._max_length:
-                raise ValueError(f"response {index}: {len(row)} tokens with its prompt, limit {self._max_length}")
-        longest_first = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-        scores = np.empty(len(rows), dtype=np.float32)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            for start in range(0, len(rows), self._batch_size):
-                chosen = longest_first[start : start + self._batch_size]
-                scores[chosen] = self._score_rows([rows[index] for index in chosen])
-        finally:
-            self.model.train(was_training)
+
+        def run(batch: dict[str, Tensor], chosen: Sequence[int]) -> npt.NDArray[np.float32]:
+            return head_rewards(self.model, batch).cpu().numpy()
+
+        parts = run_rows(self.model, rows, run, self._batch_size, self._max_length, self._autocast)
+        scores = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
+        for chosen, part in parts:
+            scores[chosen] = part
         return scores
 
-    def _score_rows(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        width = max(len(row) for row in rows)
-        device = next(self.model.parameters()).device
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        precision: AbstractContextManager[Any] = nullcontext()
-        if self._autocast is not None:
-            precision = torch.autocast(device.type, dtype=self._autocast)
+
+def check_texts(prompts: Sequence[Messages], responses: Sequence[str]) -> None:
+    """Raises ValueError when there is nothing to score, or not one prompt for each response."""
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses")
+    if not responses:
+        raise ValueError("no responses to score")
+
+
+def run_rows(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    run: Callable[[dict[str, Tensor], list[int]], T],
+    batch_size: int,
+    max_length: int,
+    autocast: torch.dtype | None,
+) -> list[tuple[list[int], T]]:
+    """`run(batch, indices of its rows)` over right-padded batches of `rows`, the longest first, without gradients.
+
+    The model is in eval mode meanwhile. Returns the indices and the result of every batch; raises ValueError for a row
+    longer than `max_length`.
+    """
+    for index, row in enumerate(rows):
+        if len(row) > max_length:
+            raise ValueError(f"response {index}: {len(row)} tokens with its prompt, limit {max_length}")
+    longest_first = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    device = next(model.parameters()).device
+    precision = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
+    done = []
+    was_training = model.training
+    model.eval()
+    try:
         with torch.no_grad(), precision:
-            rewards = self.rewards({"input_ids": ids, "attention_mask": mask})
-        return rewards.cpu().numpy()
+            for start in range(0, len(rows), batch_size):
+                chosen = longest_first[start : start + batch_size]
+                done.append((chosen, run(_padded([rows[index] for index in chosen], device), chosen)))
+    finally:
+        model.train(was_training)
+    return done
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:
+    width = max(len(row) for row in rows)
+    ids = [[*row, *[0] * (width - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }

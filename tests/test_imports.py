@@ -29,6 +29,7 @@ RANK = {
     "training": 6,
     "evaluation": 6,
     "report": 7,
+    "scorers": 7,
     "stages": 8,
     "recipe": 9,
     "plan": 10,

@@ -35,6 +35,9 @@ class Tally:
     share with both in one tier. wins[i][j] + wins[j][i] + ties[i][j] is 1, or 0 where nobody compared the two.
     `margins[i][j]`: mean signed strength, + where i is above j; None where nobody stated one. `bad[i]`: of the
     judgements that place i, the share that call it bad. `n_annotators`: judgements that compare anything.
+
+    `tiers`: every order that compares anything, by itself: the tier of each response, 0 = best, -1 = not in it.
+    `tier_weights`: 1 / n_annotators for each, since a judgement of several orders says all of them.
     """
 
     wins: Matrix
@@ -42,6 +45,8 @@ class Tally:
     margins: OptionalMatrix
     bad: tuple[float, ...]
     n_annotators: int
+    tiers: tuple[tuple[int, ...], ...]
+    tier_weights: tuple[float, ...]
 
 
 class _Counts:
@@ -53,9 +58,12 @@ class _Counts:
         self.strengths: list[list[list[float]]] = [[[] for _ in range(n_responses)] for _ in range(n_responses)]
         self.placed = [0] * n_responses
         self.bad = [0] * n_responses
+        self.tiers: list[tuple[int, ...]] = []
 
     def add(self, order: Order, position: dict[str, int]) -> None:
         level = {position[response]: depth for response, depth in order.levels().items()}
+        if len(level) > 1:
+            self.tiers.append(tuple(level.get(i, -1) for i in range(len(position))))
         # With three tiers or more the strength belongs to the whole order, not to any one pair of it.
         strength = order.strength if len(order.tiers) <= 2 else None
         for i, j in combinations(level, 2):
@@ -79,6 +87,8 @@ class _Counts:
             margins=tuple(tuple(_mean(self.strengths[i][j]) for j in n) for i in n),
             bad=tuple(_share(self.bad[i], self.placed[i]) for i in n),
             n_annotators=n_annotators,
+            tiers=tuple(self.tiers),
+            tier_weights=tuple(1 / n_annotators for _ in self.tiers),
         )
 
 

@@ -37,8 +37,8 @@ NO_RESPONSE = "no response"
 class Ranking:
     """All responses of one record under one criterion, with the votes for every pair.
 
-    K responses; `wins`, `ties`, `margins` are (K, K), see `tally.Tally`. `context[i]` is to be put in front of
-    `prompt` for response i; it is empty unless the view was asked to use contexts.
+    K responses; `wins`, `ties`, `margins` are (K, K), `tiers` (J, K), see `tally.Tally`. `context[i]` is to be put in
+    front of `prompt` for response i; it is empty unless the view was asked to use contexts.
     """
 
     record_id: str
@@ -52,6 +52,8 @@ class Ranking:
     margins: OptionalMatrix
     bad: tuple[float, ...]
     n_annotators: int
+    tiers: tuple[tuple[int, ...], ...]
+    tier_weights: tuple[float, ...]
     context: tuple[Messages, ...]
 
     def net(self, i: int, j: int) -> float:
@@ -117,7 +119,7 @@ def rankings(
     items: list[Ranking] = []
     dropped: Dropped = Counter()
     for record in records:
-        found = _ranking(record, criterion, use_context)
+        found = ranking_of(record, criterion, use_context)
         if isinstance(found, str):
             dropped[found] += 1
         else:
@@ -143,7 +145,7 @@ def _row(record: PreferenceRecord) -> str:
     return f" ({source.dataset or 'source'} row {source.row})"
 
 
-def _unusable(record: PreferenceRecord, use_context: bool) -> str | None:
+def unusable(record: PreferenceRecord, use_context: bool) -> str | None:
     """Why no model can be trained on this record as it is, or None."""
     if record.prompt.tools:
         return TOOLS
@@ -156,12 +158,12 @@ def _unusable(record: PreferenceRecord, use_context: bool) -> str | None:
     return None
 
 
-def _ranking(record: PreferenceRecord, criterion: str | None, use_context: bool) -> Ranking | str:
+def ranking_of(record: PreferenceRecord, criterion: str | None, use_context: bool) -> Ranking | str:
     """The ranking of a record, or the reason why there is none."""
     judgements = counted_judgements(record)
-    unusable = _unusable(record, use_context)
-    if unusable or not judgements:
-        return unusable or NOT_JUDGED
+    reason = unusable(record, use_context)
+    if reason or not judgements:
+        return reason or NOT_JUDGED
     if not any(criterion in (None, order.criterion) for j in judgements for order in j.orders):
         return OTHER_CRITERION
     votes = tally(record, judgements, criterion)
@@ -171,19 +173,22 @@ def _ranking(record: PreferenceRecord, criterion: str | None, use_context: bool)
         record_id=record.id,
         group_id=record.group_id,
         criterion=criterion,
-        prompt=_plain(record.prompt.messages),
-        responses=tuple(_plain(response.messages) for response in record.responses),
+        prompt=plain(record.prompt.messages),
+        responses=tuple(plain(response.messages) for response in record.responses),
         response_ids=tuple(response.id for response in record.responses),
         wins=votes.wins,
         ties=votes.ties,
         margins=votes.margins,
         bad=votes.bad,
         n_annotators=votes.n_annotators,
-        context=tuple(_plain(r.context or ()) if use_context else [] for r in record.responses),
+        tiers=votes.tiers,
+        tier_weights=votes.tier_weights,
+        context=tuple(plain(r.context or ()) if use_context else [] for r in record.responses),
     )
 
 
-def _plain(messages: Sequence[Message]) -> Messages:
+def plain(messages: Sequence[Message]) -> Messages:
+    """Messages as the dicts that chat templates take."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
@@ -265,15 +270,15 @@ def demonstrations(
             dropped[best] += 1
             continue
         response = record.responses[best]
-        prompt = _plain((*((response.context or ()) if use_context else ()), *record.prompt.messages))
-        items.append(Demonstration(record.id, record.group_id, prompt, _plain(response.messages)))
+        prompt = plain((*((response.context or ()) if use_context else ()), *record.prompt.messages))
+        items.append(Demonstration(record.id, record.group_id, prompt, plain(response.messages)))
     return items, dropped
 
 
 def _best(record: PreferenceRecord, criterion: str | None, use_context: bool) -> int | str:
     if len(record.responses) < 2:
-        return _unusable(record, use_context) or (0 if record.responses else NO_RESPONSE)
-    ranking = _ranking(record, criterion, use_context)
+        return unusable(record, use_context) or (0 if record.responses else NO_RESPONSE)
+    ranking = ranking_of(record, criterion, use_context)
     if isinstance(ranking, str):
         return ranking
     scored = {i: score for i, score in enumerate(ranking.scores()) if score is not None}

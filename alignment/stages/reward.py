@@ -2,71 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from alignment.lora import LoraSettings
 from alignment.runs import RunContext, StageResult
+from alignment.stages.ranking_loss import RankingLossSettings, loss_rows
 from alignment.stages.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    from alignment.stages.train import Data
+
 DEFAULTS: dict[str, Any] = {"learning_rate": 1e-5, "per_device_train_batch_size": 4}
-LOSSES = ("bradley_terry",)  # the rows of reward.losses.RANKING_LOSSES, known without torch; a test holds them equal
 
 
-class RewardSettings(TrainingSettings):
+class RewardSettings(RankingLossSettings):
     """`data`: records with at least two ranked responses. Without `peft`, all weights are trained.
 
-    The model starts from the policy's trunk and is stored whole, adapters merged: a standard sequence classifier.
+    The model starts from the policy's trunk and is stored whole, adapters merged: a standard sequence classifier with
+    one label per head.
     """
 
     peft: LoraSettings | None = None
-    loss: str = "bradley_terry"
     center_coefficient: float = Field(0.01, ge=0)  # keeps the rewards around zero (Eisenstein et al. 2023)
+    length_coefficient: float = 0.0  # reward per token that annotators give to length; the model learns the rest
+    heads: int = Field(1, ge=1, le=64)  # an ensemble on one trunk, each head from a start of its own
+    aggregate: Literal["mean", "worst", "uncertainty"] = "mean"  # how the heads become one score
 
-    @field_validator("loss")
-    @classmethod
-    def known_loss(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss; there are: {', '.join(LOSSES)}")
-        return loss
+    @model_validator(mode="after")
+    def an_aggregate_of_several(self) -> RewardSettings:
+        if "aggregate" in self.model_fields_set and self.heads == 1:
+            raise ValueError("aggregate needs several heads; set heads or leave aggregate out")
+        return self
 
 
-def check(stage: str, settings: RewardSettings) -> None:
+def check(stage: str, settings: TrainingSettings) -> None:
     from alignment.stages import train
 
     train.check(stage, settings.trainer)
 
 
 def run(context: RunContext, settings: RewardSettings) -> StageResult:
-    from alignment.models import new_reward_model, save_model
+    from alignment.stages import train
+    from alignment.training.objectives.rewards import RewardObjective
+
+    marker = {"heads": settings.heads, "aggregate": settings.aggregate} if settings.heads > 1 else {}
+    args, model, tokenizer = start(context, settings, settings.peft, marker)
+    data = train.load(context, lambda role: loss_rows(context, role, settings, tokenizer))
+    objective = RewardObjective(
+        tokenizer.pad_token_id,
+        settings.loss,
+        settings.center_coefficient,
+        settings.length_coefficient,
+        settings.options(),
+    )
+    return fit(context, settings, objective, args, model, tokenizer, data)
+
+
+def start(
+    context: RunContext, settings: TrainingSettings, peft: LoraSettings | None, marker: Mapping[str, Any]
+) -> tuple[Any, Any, Any]:
+    """Arguments of the trainer, a new reward model on the input policy's trunk, and its tokenizer."""
+    from alignment.models import new_reward_model
     from alignment.runtime import pick_device
     from alignment.stages import train
-    from alignment.stages.rows import ranking_rows
-    from alignment.training.objectives.rewards import RewardObjective
-    from alignment.training.trainer import ObjectiveTrainer
+    from alignment.training.prefix_sharing import share_prefixes
 
-    args = train.prepare(context, settings.trainer, DEFAULTS)
+    args = train.prepare(context, settings, DEFAULTS)
     model, tokenizer = new_reward_model(
         context.inputs["model"],
         context.registry,
         seed=context.seed,
         device=pick_device(),
-        adapter_config=settings.peft,
+        adapter_config=peft,
         chat_template=context.chat_template,
+        marker=marker,
         say=context.say,
     )
-    rows, use = ranking_rows(context, "train", tokenizer, settings.max_length)
-    trainer = ObjectiveTrainer(
-        RewardObjective(tokenizer.pad_token_id, settings.loss, settings.center_coefficient),
-        model,
-        args,
-        rows,
-        callbacks=[train.progress(context)],
+    if settings.share_prefixes:
+        share_prefixes(model)
+    return args, model, tokenizer
+
+
+def fit(
+    context: RunContext, settings: TrainingSettings, objective: Any, args: Any, model: Any, tokenizer: Any, data: Data
+) -> StageResult:
+    """Trains, merges an adapter and puts the whole model into the registry."""
+    from alignment.models import save_model
+    from alignment.stages import train
+
+    trained = train.fit(context, settings, objective, model, args, data)
+    whole = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    entry = context.register(
+        "reward", "reward", lambda folder: save_model(whole, tokenizer, folder), trained.metrics, "model"
     )
-    metrics = train.train(context, trainer)
-    if settings.peft is not None:
-        model = model.merge_and_unload()
-    entry = context.register("reward", "reward", lambda folder: save_model(model, tokenizer, folder), metrics, "model")
     train.clean_up(context)
-    return StageResult(models={context.stage: entry.ref}, metrics=metrics, data=(use,))
+    return StageResult({context.stage: entry.ref}, trained.metrics, trained.notes, data.uses)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reward.model import RewardModel, sequence_rewards
+from reward.ensemble import AGGREGATES
+from reward.model import RewardModel, head_rewards, sequence_rewards
 from reward.scorer import Scorer
 
 # peft reads an attribute that transformers renamed
@@ -117,6 +118,22 @@ def test_bad_input_is_a_value_error(prompts: list[Any], responses: list[str], me
     scorer = RewardModel(classifier(), encode_as({"long": [1] * 65}))
     with pytest.raises(ValueError, match=message):
         scorer.score(prompts, responses)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "worst", "uncertainty"])
+def test_several_heads_are_aggregated_as_the_config_says(aggregate: str) -> None:
+    model = classifier(num_labels=3)
+    model.config.reward_model = {"heads": 3, "aggregate": aggregate}
+    batch = padded(ROWS)
+    each = head_rewards(model, batch)
+    torch.testing.assert_close(each, model(**batch).logits, rtol=0, atol=1e-6)  # no pad id in ROWS
+    torch.testing.assert_close(sequence_rewards(model, batch), AGGREGATES[aggregate](each))
+    texts = {f"r{i}": row for i, row in enumerate(ROWS)}
+    scorer = RewardModel(model, encode_as(texts), batch_size=3)
+    prompts = [[{"role": "user", "content": "?"}]] * len(texts)
+    np.testing.assert_allclose(scorer.head_scores(prompts, list(texts)), each.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(scorer.score(prompts, list(texts)), scorer.rewards(batch).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(scorer.spread(prompts, list(texts)), each.detach().numpy().std(axis=1), atol=1e-6)
 
 
 def test_a_model_that_is_no_reward_model_is_refused() -> None:

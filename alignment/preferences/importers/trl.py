@@ -69,6 +69,8 @@ def _unpaired(row: dict[str, Any], line: int) -> PreferenceRecord:
     prompt, completion, label = row.get("prompt"), row["completion"], row.get("label")
     if not isinstance(label, bool):
         raise DataError("label is not true or false")
+    asked: Messages
+    said: Messages
     if isinstance(prompt, str) and isinstance(completion, str):
         asked, said = (Message(role="user", content=prompt),), (Message(role="assistant", content=completion),)
     elif isinstance(prompt, list) and isinstance(completion, list):
