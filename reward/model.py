@@ -180,15 +180,16 @@ def run_rows(
     max_length: int,
     autocast: torch.dtype | None,
 ) -> list[tuple[list[int], T]]:
-    """`run(batch, indices of its rows)` over right-padded batches of `rows`, the longest first, without gradients.
+    """`run(batch, indices of its rows)` over right-padded batches of `rows`, without gradients.
 
-    The model is in eval mode meanwhile. Returns the indices and the result of every batch; raises ValueError for a row
-    longer than `max_length`.
+    The longest rows run first, and rows that begin alike run together, so that a trunk that shares prefixes runs a
+    prompt once. The model is in eval mode meanwhile. Returns the indices and the result of every batch; raises
+    ValueError for a row longer than `max_length`.
     """
     for index, row in enumerate(rows):
         if len(row) > max_length:
             raise ValueError(f"response {index}: {len(row)} tokens with its prompt, limit {max_length}")
-    longest_first = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    order = _alike_together(rows)
     device = next(model.parameters()).device
     precision = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
     done = []
@@ -197,11 +198,25 @@ def run_rows(
     try:
         with torch.no_grad(), precision:
             for start in range(0, len(rows), batch_size):
-                chosen = longest_first[start : start + batch_size]
+                chosen = order[start : start + batch_size]
                 done.append((chosen, run(_padded([rows[index] for index in chosen], device), chosen)))
     finally:
         model.train(was_training)
     return done
+
+
+def _alike_together(rows: Sequence[Sequence[int]]) -> list[int]:
+    """Groups of rows that share more than half of the shorter one, the group with the longest row first."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(rows)), key=lambda i: list(rows[i])):
+        before = rows[groups[-1][-1]] if groups else []
+        half = min(len(before), len(rows[index])) // 2
+        if groups and list(before[: half + 1]) == list(rows[index][: half + 1]):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    groups.sort(key=lambda group: -max(len(rows[i]) for i in group))
+    return [index for group in groups for index in group]
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:

@@ -155,3 +155,24 @@ def test_a_peft_model_scores_with_its_adapter(tmp_path: Path) -> None:
     model.eval()
     batch = padded(ROWS)
     torch.testing.assert_close(sequence_rewards(model, batch), model(**batch).logits.squeeze(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_that_begin_alike_run_in_one_batch() -> None:
+    model = classifier()
+    rows = {"a": [5, 6, 7, 8, 9], "b": [20, 21, 22, 23, 24, 25]}
+    ends = {"long": [30, 31, 32, 33], "short": [34]}
+    scorer = RewardModel(model, lambda prompt, response: [*rows[prompt[0]["content"]], *ends[response]], batch_size=2)
+    seen: list[list[list[int]]] = []
+    whole = model.base_model.forward
+
+    def forward(input_ids: Any = None, **kwargs: Any) -> Any:
+        seen.append(input_ids[:, :5].tolist())
+        return whole(input_ids=input_ids, **kwargs)
+
+    model.base_model.forward = forward
+    prompts = [[{"role": "user", "content": name}] for name in ("a", "b", "a", "b")]
+    texts = ["long", "short", "short", "long"]
+    scores = scorer.score(prompts, texts)
+    assert seen == [[rows["b"][:5]] * 2, [rows["a"]] * 2]
+    alone = [float(scorer.score([prompt], [text])[0]) for prompt, text in zip(prompts, texts, strict=True)]
+    assert scores.tolist() == pytest.approx(alone, abs=1e-5)
