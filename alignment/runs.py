@@ -41,7 +41,8 @@ class DataUse:
     digest: str
     n_records: int
     n_used: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)  # records not used, by reason
+    partly: Mapping[str, int] = field(default_factory=dict)  # records of which something was cut or left out
 
 
 @dataclass(frozen=True)

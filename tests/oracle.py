@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from alignment.training.logprobs import sequence_logprobs
+from alignment.training.objectives.pairs import collate_pairs, shared_lengths
 from alignment.training.tokens import Encoded
 
 PAD = 2
@@ -25,15 +27,34 @@ def encoded(prompt: list[int], completion: list[int]) -> Encoded:
     return Encoded(prompt, completion, [1] * len(completion))
 
 
-def policy(folder: Path, noise: float = 0.05) -> Any:
+def pretrained(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder).train()
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def policy(folder: Path, noise: float = 0.05) -> Any:
+    model = pretrained(folder).train()
     torch.manual_seed(7)
     with torch.no_grad():
         for weight in model.parameters():
             weight += noise * torch.randn_like(weight)
     return model
+
+
+def reference_rows(folder: Path, raw: list[dict[str, Any]], ld_alpha: float | None = None) -> list[dict[str, Any]]:
+    """Pairs with the reference's log-probabilities, as the stage makes them."""
+    reference = pretrained(folder)
+    made: list[dict[str, Any]] = []
+    for i, row in enumerate(raw):
+        sides = {side: encoded(row["prompt_ids"], row[f"{side}_ids"]) for side in ("chosen", "rejected")}
+        made.append({"id": str(i), **sides, "weight": 1.0})
+        for side, part in zip(sides, shared_lengths(sides["chosen"], sides["rejected"]), strict=True):
+            with torch.no_grad():
+                batch = collate_pairs([{"id": "0", "weight": 1.0, "chosen": sides[side], "rejected": part}], PAD)
+                whole, shared = sequence_logprobs(reference, batch).tolist()
+            made[-1][f"ref_{side}_logps"] = whole if ld_alpha is None else shared + ld_alpha * (whole - shared)
+    return made
 
 
 def classifier(folder: Path) -> Any:

@@ -16,6 +16,7 @@ METHODS = {
     "reward": "reward model",
     "process_reward": "process reward model",
     "dpo": "direct preference optimisation",
+    "dpo_rankings": "direct preference optimisation on rankings",
     "kto": "Kahneman-Tversky optimisation",
     "ppo": "proximal policy optimisation",
     "grpo": "group-relative policy optimisation",

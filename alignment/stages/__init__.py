@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.runs import RunContext, StageResult
-from alignment.stages import dpo, evaluate, report, reward, sft
+from alignment.stages import dpo, dpo_rankings, evaluate, kto, process_reward, report, reward, sft
 from alignment.stages.settings import StageSettings
 
 
@@ -28,8 +28,15 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "sft": Stage(sft.SFTSettings, sft.run, sft.check, produces="policy", version=1),
-    "reward": Stage(reward.RewardSettings, reward.run, reward.check, produces="reward", version=1),
+    "reward": Stage(reward.RewardSettings, reward.run, reward.check, produces="reward", version=2),
+    "process_reward": Stage(
+        process_reward.ProcessRewardSettings, process_reward.run, process_reward.check, produces="reward", version=1
+    ),
     "dpo": Stage(dpo.DPOSettings, dpo.run, dpo.check, produces="policy", version=1),
+    "dpo_rankings": Stage(
+        dpo_rankings.DPORankingsSettings, dpo_rankings.run, dpo_rankings.check, produces="policy", version=1
+    ),
+    "kto": Stage(kto.KTOSettings, kto.run, kto.check, produces="policy", version=1),
     "evaluate": Stage(evaluate.EvaluateSettings, evaluate.run, evaluate.check, produces=None, version=1),
     "report": Stage(report.ReportSettings, report.run, report.check, produces=None, version=1, reads_run=True),
 }

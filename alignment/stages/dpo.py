@@ -1,89 +1,115 @@
-"""Direct preference optimisation; the reference is the policy the stage starts from."""
+"""Direct preference optimisation and its relatives; the reference, if any, is the policy the stage starts from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from alignment.errors import DataError, RecipeError
 from alignment.lora import LoraSettings
 from alignment.runs import RunContext, StageResult
+from alignment.stages.reference import no_dropout
 from alignment.stages.settings import TrainingSettings
+from alignment.training.losses.pair_options import LOSSES as LOSSES
+from alignment.training.losses.pair_options import (
+    REFERENCE_FREE,
+    PairOptions,
+    is_coupled,
+    problem,
+    weights_of,
+    wrong_losses,
+)
 
 DEFAULTS: dict[str, Any] = {"learning_rate": 5e-6}
-LOSSES = (
-    "sigmoid",
-)  # the rows of alignment.training.losses.pairs.DPO_LOSSES, known without torch; a test holds them equal
 
 
 class DPOSettings(TrainingSettings):
     """`data`: ranked records. `pairs`: all decided pairs (weight 1/#pairs of the record), or best against worst."""
 
+    loss: str | dict[str, float] = "sigmoid"  # one of LOSSES, or a mix of them with weights: {sigmoid: 0.8, sft: 0.2}
     beta: float = Field(0.1, gt=0)
-    loss: str = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    loss_options: PairOptions = PairOptions()
     pairs: Literal["all", "best_worst"] = "all"
     peft: LoraSettings | None = None
 
-    @field_validator("loss")
+    @field_validator("loss", mode="before")
     @classmethod
-    def known_loss(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss; there are: {', '.join(LOSSES)}")
+    def known_losses(cls, loss: Any) -> Any:
+        wrong = wrong_losses(loss) if isinstance(loss, (str, Mapping)) else None
+        if wrong is not None:
+            raise ValueError(wrong)
         return loss
 
     @model_validator(mode="after")
-    def no_dropout(self) -> DPOSettings:
-        if self.peft is not None and self.peft.lora_dropout:
-            raise ValueError("lora_dropout makes the policy differ from its reference at the start; set it to 0")
+    def nothing_without_effect(self) -> DPOSettings:
+        wrong = problem(self.loss, self.label_smoothing, self.loss_options)
+        if wrong is not None:
+            raise ValueError(wrong)
+        if self.needs_reference:
+            no_dropout(self.peft)
         return self
+
+    @property
+    def needs_reference(self) -> bool:
+        return not weights_of(self.loss).keys() <= REFERENCE_FREE
 
 
 def check(stage: str, settings: DPOSettings) -> None:
     from alignment.stages import train
+    from alignment.training.arguments import check_arguments
 
     train.check(stage, settings.trainer)
+    steps = check_arguments(stage, settings.trainer).get("gradient_accumulation_steps", 1)
+    if steps > 1 and is_coupled(settings.loss, settings.loss_options):
+        by_response = settings.loss_options.model_copy(update={"nll_average": "responses"})
+        way_out = "" if is_coupled(settings.loss, by_response) else "set loss_options.nll_average: responses, or "
+        raise RecipeError(
+            f"{stage}.trainer.gradient_accumulation_steps: this loss compares the pairs of a batch, which accumulation "
+            f"would split; {way_out}raise per_device_train_batch_size instead, with max_tokens_per_forward to bound "
+            "memory"
+        )
 
 
 def run(context: RunContext, settings: DPOSettings) -> StageResult:
     from alignment.stages import policy, train
     from alignment.stages.rows import pair_rows
     from alignment.training.objectives.pairs import DPOObjective
-    from alignment.training.trainer import ObjectiveTrainer
 
-    args = train.prepare(context, settings.trainer, DEFAULTS)
-    model, tokenizer = policy.load(context, settings.peft)
-    rows, use = pair_rows(context, "train", tokenizer, settings.max_length, settings.pairs)
-    _add_reference(context, model, tokenizer, args, rows)
-    trainer = ObjectiveTrainer(
-        DPOObjective(tokenizer.pad_token_id, settings.beta, settings.loss, settings.label_smoothing),
-        model,
-        args,
-        rows,
-        callbacks=[train.progress(context)],
+    args = train.prepare(context, settings, DEFAULTS)
+    model, tokenizer = policy.load(context, settings.peft, settings.share_prefixes)
+    options = settings.loss_options
+    how = settings.max_length, settings.pairs, settings.truncation, options.use_soft_labels
+    data = train.load(context, lambda role: pair_rows(context, role, tokenizer, *how))
+    objective = DPOObjective(
+        tokenizer.pad_token_id, settings.beta, settings.loss, settings.label_smoothing, settings.loss_options
     )
-    metrics = train.train(context, trainer)
-    entry = policy.register(context, model, tokenizer, settings.peft, metrics)
+    objective.refuse(data.rows)
+    if options.margin_scale is not None and all(row["margin"] is None for row in data.train):
+        source = data.uses[0].source
+        raise DataError(f"{source}: no judgement states a strength, so margin_scale has no effect; leave it out")
+    if settings.needs_reference:
+        _add_reference(context, model, tokenizer, args, data.rows, options.ld_alpha)
+    trained = train.fit(context, settings, objective, model, args, data)
+    entry = policy.register(context, model, tokenizer, settings.peft, trained.metrics)
     train.clean_up(context)
-    return StageResult(models={context.stage: entry.ref}, metrics=metrics, data=(use,))
+    return StageResult({context.stage: entry.ref}, trained.metrics, trained.notes, data.uses)
 
 
-def _add_reference(context: RunContext, model: Any, tokenizer: Any, args: Any, rows: list[dict[str, Any]]) -> None:
-    """Reference log-probabilities of every row, before the first step, from the run's cache where it has them.
+def _add_reference(
+    context: RunContext, model: Any, tokenizer: Any, args: Any, rows: list[dict[str, Any]], ld_alpha: float | None
+) -> None:
+    """Reference log-probabilities of every row, before the first step; of LD-DPO reduced as the policy's will be."""
+    from alignment.stages.reference import reference_logps
+    from alignment.training.objectives.pairs import shared_lengths
 
-    A resumed stage takes them from the cache: the model is still the starting policy when this runs.
-    """
-    from alignment.training.arguments import autocast, precision_name
-    from alignment.training.reference import ReferenceCache, reference_logprobs
-
-    cache = ReferenceCache(
-        context.run_dir / "reference-cache", context.input_digests["model"], precision_name(model, args)
-    )
     encoded = [row[side] for row in rows for side in ("chosen", "rejected")]
-    logps = cache.get_or_compute(
-        encoded,
-        lambda part: reference_logprobs(model, part, tokenizer.pad_token_id, args.eval_batch_size, autocast(args)),
-        progress=lambda done, total: context.say(f"{context.stage}: reference log-probabilities {done}/{total}"),
-    ).tolist()
+    logps = reference_logps(context, model, tokenizer, args, encoded)
+    if ld_alpha is not None:
+        parts = [part for row in rows for part in shared_lengths(row["chosen"], row["rejected"])]
+        shared = reference_logps(context, model, tokenizer, args, parts)
+        logps = [part + ld_alpha * (whole - part) for part, whole in zip(shared, logps, strict=True)]
     for row, chosen, rejected in zip(rows, logps[0::2], logps[1::2], strict=True):
         row["ref_chosen_logps"], row["ref_rejected_logps"] = chosen, rejected

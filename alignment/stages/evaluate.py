@@ -87,7 +87,7 @@ def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
     from reward.rules import prompt_text
 
     loaded = load(context, "heldout")
-    by_record = references(loaded.records)
+    by_record = references(loaded.records, context.data["heldout"].criterion)
     answers = {
         prompt_text([m.model_dump() for m in record.prompt.messages]): by_record[record.id]
         for record in loaded.records
@@ -130,6 +130,7 @@ def _scorers(
     context: RunContext, settings: EvaluateSettings, references: Mapping[str, str]
 ) -> tuple[dict[str, Scorer], dict[str, str], frozenset[str]]:
     """Judges by name, what each one is, and which of them the run was trained on."""
+    from alignment.scorers import reward_model_from
     from reward.rules import NEEDS_REFERENCE, RuleScorer
 
     scorers: dict[str, Scorer] = {}
@@ -138,7 +139,11 @@ def _scorers(
         scorers[name] = RuleScorer(name, references if name in NEEDS_REFERENCE else None)
         ids[name] = f"rule {name}"
     trained = {role: role.removeprefix(SCORER_ROLE) for role in context.inputs if role.startswith(SCORER_ROLE)}
-    models = {name: _reward_model(context, role, name, settings.share_prefixes) for role, name in trained.items()}
+    shared = settings.share_prefixes
+    models = {
+        name: reward_model_from(context.inputs[role], context.registry, name=name, share=shared, say=context.say)
+        for role, name in trained.items()
+    }
     digests = {name: context.input_digests[role] for role, name in trained.items()}
     return {**models, **scorers}, {**digests, **ids}, frozenset(models)
 
@@ -156,21 +161,3 @@ def _policy(context: RunContext, name: str, share: bool) -> tuple[Any, Any]:
         say=context.say,
     )
     return (share_prefixes(model) if share else model), tokenizer
-
-
-def _reward_model(context: RunContext, role: str, name: str, share: bool) -> Scorer:
-    import torch
-
-    from alignment.models import load_reward
-    from alignment.runtime import autocast_bf16, pick_device
-    from alignment.training.prefix_sharing import share_prefixes
-    from alignment.training.tokens import text_encoder
-    from reward.model import RewardModel
-
-    device = pick_device()
-    model, tokenizer = load_reward(context.inputs[role], context.registry, device=device, say=context.say)
-    if share:
-        share_prefixes(model)
-    return RewardModel(
-        model, text_encoder(tokenizer), name=name, autocast=torch.bfloat16 if autocast_bf16(device) else None
-    )

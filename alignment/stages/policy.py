@@ -10,11 +10,15 @@ from alignment.registry import ModelEntry
 from alignment.runs import RunContext
 
 
-def load(context: RunContext, peft: LoraSettings | None) -> tuple[Any, Any]:
-    """The stage's input policy in fp32, with a new adapter on it when `peft` is given; and its tokenizer."""
+def load(context: RunContext, peft: LoraSettings | None, share: bool) -> tuple[Any, Any]:
+    """The stage's input policy in fp32, with a new adapter on it when `peft` is given; and its tokenizer.
+
+    `share`: its rows share prefixes. Raises ModelError for an architecture that cannot.
+    """
     from alignment.lora import add_lora
     from alignment.models import load_policy
     from alignment.runtime import pick_device
+    from alignment.training.prefix_sharing import share_prefixes
 
     model, tokenizer = load_policy(
         context.inputs["model"],
@@ -23,6 +27,8 @@ def load(context: RunContext, peft: LoraSettings | None) -> tuple[Any, Any]:
         chat_template=context.chat_template,
         say=context.say,
     )
+    if share:
+        share_prefixes(model)
     return (model if peft is None else add_lora(model, peft)), tokenizer
 
 

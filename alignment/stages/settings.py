@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alignment.errors import RecipeError
 
@@ -24,7 +25,8 @@ class DataNeed:
 
     source: str
     split: str
-    view: Literal["demonstrations", "rankings"] = "rankings"
+    view: Literal["demonstrations", "rankings", "steps", "unpaired"] = "rankings"
+    options: Mapping[str, str] = field(default_factory=dict)  # of the view
 
 
 def hand_off(wanted: str, stage: str, earlier: list[Made], kind: str) -> str:
@@ -68,13 +70,56 @@ class StageSettings(BaseModel):
         return {}
 
 
+# Which way a metric gets better, by how its name ends.
+_BETTER = {"loss": "lower", "accuracy": "higher", "accuracies": "higher", "margin": "higher", "margins": "higher"}
+
+
+class EarlyStopping(BaseModel):
+    """Training ends after `patience` evaluations in a row that are no better; the best evaluation's weights are kept.
+
+    No better: not by more than `min_delta` better than the best before. Every evaluation saves a checkpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str = Field(pattern=r"^eval_.+")  # as in train_log.jsonl, with eval_ in front
+    patience: int = Field(3, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+    better: Literal["higher", "lower"] | None = None  # only for a metric whose name does not say it
+
+    @model_validator(mode="after")
+    def known_direction(self) -> EarlyStopping:
+        known = self._known()
+        if self.better is None and known is None:
+            raise ValueError(f"say whether {self.metric} gets better: higher or lower")
+        if self.better not in (None, known) and known is not None:
+            raise ValueError(f"{self.metric} is better when {known}; leave `better` out")
+        return self
+
+    @property
+    def higher(self) -> bool:
+        """Whether a higher metric is better."""
+        return (self.better or self._known()) == "higher"
+
+    def _known(self) -> str | None:
+        return next((better for end, better in _BETTER.items() if self.metric.endswith(end)), None)
+
+
 class TrainingSettings(StageSettings):
     """What every training stage has."""
 
     model: str = "auto"  # auto: the last policy made before this stage, or the base model
     data: str  # a name under the recipe's `data:`, or a source
     split: str = "train"
-    max_length: int = Field(1024, ge=8)  # tokens of prompt + response; longer rows are dropped and reported
+    eval_split: Literal["train", "validation", "test"] | None = (
+        None  # held out; see trainer's eval_strategy, eval_steps
+    )
+    early_stopping: EarlyStopping | None = None
+    max_length: int = Field(1024, ge=8)  # tokens of prompt + response
+    truncation: Literal["drop", "keep_start", "error"] = "drop"  # of longer rows: counted and reported, or an error
+    group_by_length: bool = False  # rows of similar length in a batch: less padding, other batches
+    share_prefixes: bool = True  # rows that begin alike run their common beginning once
+    max_tokens_per_forward: int | None = Field(None, ge=8)  # bounds memory; batches and gradients stay the same
     trainer: dict[str, Any] = {}  # Hugging Face TrainingArguments by their own names
 
     @field_validator("trainer")
@@ -86,8 +131,37 @@ class TrainingSettings(StageSettings):
             raise ValueError("max_steps and num_train_epochs both say when to stop; keep one")
         return trainer
 
+    @model_validator(mode="after")
+    def evaluation_is_whole(self) -> TrainingSettings:
+        """Held-out data, the keys that say when to look at it, and early stopping go together or not at all."""
+        strategy = self.trainer.get("eval_strategy")
+        strategy = "no" if strategy is False else strategy  # YAML reads a bare `no` as false
+        if self.eval_split is None:
+            asked = [key for key in ("eval_strategy", "eval_steps", "eval_delay") if key in self.trainer]
+            if self.early_stopping is not None or (asked and strategy != "no"):
+                raise ValueError(
+                    f"{'early_stopping' if self.early_stopping else f'trainer.{asked[0]}'} needs held-out records; "
+                    "set eval_split, for example to validation"
+                )
+            return self
+        if self.split in (self.eval_split, "all"):
+            raise ValueError(f"eval_split {self.eval_split} is not held out: the stage trains on split {self.split}")
+        if strategy == "no":
+            raise ValueError("eval_split is set and trainer.eval_strategy is no; keep one")
+        if strategy == "epoch" and "eval_steps" in self.trainer:
+            raise ValueError("trainer.eval_strategy is epoch and trainer.eval_steps is set; keep one")
+        saving = [key for key in ("save_strategy", "save_steps") if key in self.trainer]
+        if self.early_stopping is not None and saving:
+            raise ValueError(f"early_stopping saves at every evaluation; leave out trainer.{saving[0]}")
+        return self
+
     def model_inputs(self, stage: str, earlier: list[Made]) -> dict[str, str]:
         return {"model": hand_off(self.model, stage, earlier, "policy")}
 
     def data_inputs(self) -> dict[str, DataNeed]:
-        return {"train": DataNeed(self.data, self.split)}
+        needs = {"train": self.data_need(self.split)}
+        return needs if self.eval_split is None else {**needs, "eval": self.data_need(self.eval_split)}
+
+    def data_need(self, split: str) -> DataNeed:
+        """What the stage reads from one split of its data."""
+        return DataNeed(self.data, split)

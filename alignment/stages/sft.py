@@ -16,8 +16,8 @@ class SFTSettings(TrainingSettings):
 
     peft: LoraSettings | None = None
 
-    def data_inputs(self) -> dict[str, DataNeed]:
-        return {"train": DataNeed(self.data, self.split, "demonstrations")}
+    def data_need(self, split: str) -> DataNeed:
+        return DataNeed(self.data, split, "demonstrations")
 
 
 def check(stage: str, settings: SFTSettings) -> None:
@@ -30,15 +30,14 @@ def run(context: RunContext, settings: SFTSettings) -> StageResult:
     from alignment.stages import policy, train
     from alignment.stages.rows import demonstration_rows
     from alignment.training.objectives.demonstrations import SFTObjective
-    from alignment.training.trainer import ObjectiveTrainer
 
-    args = train.prepare(context, settings.trainer, DEFAULTS)
-    model, tokenizer = policy.load(context, settings.peft)
-    rows, use = demonstration_rows(context, "train", tokenizer, settings.max_length)
-    trainer = ObjectiveTrainer(
-        SFTObjective(tokenizer.pad_token_id), model, args, rows, callbacks=[train.progress(context)]
+    args = train.prepare(context, settings, DEFAULTS)
+    model, tokenizer = policy.load(context, settings.peft, settings.share_prefixes)
+    data = train.load(
+        context, lambda role: demonstration_rows(context, role, tokenizer, settings.max_length, settings.truncation)
     )
-    metrics = train.train(context, trainer)
-    entry = policy.register(context, model, tokenizer, settings.peft, metrics)
+    objective = SFTObjective(tokenizer.pad_token_id)
+    trained = train.fit(context, settings, objective, model, args, data)
+    entry = policy.register(context, model, tokenizer, settings.peft, trained.metrics)
     train.clean_up(context)
-    return StageResult(models={context.stage: entry.ref}, metrics=metrics, data=(use,))
+    return StageResult({context.stage: entry.ref}, trained.metrics, trained.notes, data.uses)

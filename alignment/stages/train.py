@@ -1,23 +1,26 @@
-"""What every training stage does around its trainer: prepare, resume, train, clean up."""
+"""What every training stage does around its trainer: prepare, load rows, train or resume, clean up."""
 
 from __future__ import annotations
 
 import gc
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import TrainingArguments, set_seed
 
 from alignment.errors import RecipeError
-from alignment.runs import RunContext
+from alignment.runs import DataUse, RunContext
 from alignment.runtime import quiet
+from alignment.stages.settings import TrainingSettings
 from alignment.training.arguments import check_arguments, training_arguments
-from alignment.training.checkpoints import last_complete_checkpoint
-from alignment.training.progress import ProgressLog
+from alignment.training.checkpoints import discard_checkpoints, last_complete_checkpoint
+from alignment.training.objectives.objective import Objective
+from alignment.training.progress import TIMINGS, ProgressLog
+from alignment.training.stopping import EarlyStop
+from alignment.training.trainer import ObjectiveTrainer
 
 DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 1,
@@ -29,9 +32,30 @@ DEFAULTS: dict[str, Any] = {
     "save_steps": 0.25,  # below 1: a share of all steps
     "save_total_limit": 1,
 }
-
+EVAL_STEPS = 0.25  # where records are held out and the recipe does not say how often to look at them
 
 TRACKERS = ("none", "tensorboard")
+
+
+class Data(NamedTuple):
+    """The rows a stage trains on, those it only looks at (None without `eval_split`), and what became of records."""
+
+    train: list[Any]
+    held_out: list[Any] | None
+    uses: tuple[DataUse, ...]
+
+    @property
+    def rows(self) -> list[Any]:
+        """All of them."""
+        return [*self.train, *(self.held_out or ())]
+
+
+class Trained(NamedTuple):
+    """Last metrics of training and evaluation, of the step that was kept; and which one that was, where it is not the
+    last."""
+
+    metrics: dict[str, float]
+    notes: tuple[str, ...]
 
 
 def check(stage: str, overrides: Mapping[str, Any], kind: type[TrainingArguments] = TrainingArguments) -> None:
@@ -46,43 +70,104 @@ def check(stage: str, overrides: Mapping[str, Any], kind: type[TrainingArguments
             )
 
 
-def prepare(
-    context: RunContext,
-    overrides: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    kind: type[TrainingArguments] = TrainingArguments,
-) -> Any:
+def prepare(context: RunContext, settings: TrainingSettings, defaults: Mapping[str, Any]) -> TrainingArguments:
     """Seeds everything and gives the stage's arguments; checkpoints go to the stage's own folder."""
     set_seed(context.seed)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(context.folder / "tensorboard")  # the only way to tell transformers
-    return training_arguments(
-        str(checkpoints(context)), context.seed, overrides, {**DEFAULTS, **defaults}, kind, context.stage
+    defaults = {**DEFAULTS, **defaults, **_implied(context.stage, settings, defaults)}
+    arguments: TrainingArguments = training_arguments(
+        str(checkpoints(context)), context.seed, settings.trainer, defaults, stage=context.stage
     )
+    return arguments
+
+
+def _implied(stage: str, settings: TrainingSettings, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that follow from the stage's own settings."""
+    found: dict[str, Any] = {}
+    if settings.group_by_length:
+        if "train_sampling_strategy" in defaults:
+            raise RecipeError(
+                f"{stage}.group_by_length: the loss of this stage needs its rows in an order of their own"
+            )
+        found["train_sampling_strategy"] = "group_by_length"
+    if settings.eval_split is None:
+        return found
+    given = check_arguments(stage, settings.trainer)
+    strategy, steps = given.get("eval_strategy", "steps"), given.get("eval_steps", EVAL_STEPS)
+    found |= {"eval_strategy": strategy, "eval_steps": steps}
+    stop = _early_stop(settings)
+    if stop is not None:
+        found |= {**stop.arguments(), "save_strategy": strategy, "save_steps": steps}
+    return found
+
+
+def _early_stop(settings: TrainingSettings) -> EarlyStop | None:
+    asked = settings.early_stopping
+    return None if asked is None else EarlyStop(asked.metric, asked.higher, asked.patience, asked.min_delta)
 
 
 def checkpoints(context: RunContext) -> Path:
     return context.folder / "checkpoints"
 
 
-def progress(context: RunContext) -> ProgressLog:
-    return ProgressLog(context.stage, context.folder / "train_log.jsonl", context.say)
+def load(context: RunContext, rows_of: Callable[[str], tuple[Sequence[Any], DataUse]]) -> Data:
+    """The stage's rows; `rows_of` makes them for a role, `train` or `eval`."""
+    train, use = rows_of("train")
+    if "eval" not in context.data:
+        return Data(list(train), None, (use,))
+    held_out, eval_use = rows_of("eval")
+    return Data(list(train), list(held_out), (use, eval_use))
 
 
-def train(context: RunContext, trainer: Any) -> dict[str, float]:
-    """Trains from the last whole checkpoint, or from the start. Returns the last logged metrics of training."""
+def fit(
+    context: RunContext,
+    settings: TrainingSettings,
+    objective: Objective,
+    model: Any,
+    args: TrainingArguments,
+    data: Data,
+) -> Trained:
+    """Trains `model` from the last whole checkpoint, or from the start; the best weights stay in it, or the last.
+
+    Raises as `ObjectiveTrainer` does.
+    """
+    progress = ProgressLog(context.stage, context.folder / "train_log.jsonl", context.say)
+    stop = _early_stop(settings)
+    trainer = ObjectiveTrainer(
+        objective,
+        model,
+        args,
+        data.train,
+        data.held_out,
+        callbacks=[progress] if stop is None else [progress, stop.callback()],
+        max_tokens_per_forward=settings.max_tokens_per_forward,
+    )
     resume = last_complete_checkpoint(checkpoints(context)) if checkpoints(context).is_dir() else None
     if resume is not None:
         context.say(f"{context.stage}: resuming from {resume.name}")
     with quiet():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    logged = [row for row in trainer.state.log_history if "loss" in row]
-    last = logged[-1] if logged else {}
-    return {name: float(value) for name, value in last.items() if isinstance(value, (int, float))} | {
-        "steps": float(trainer.state.global_step)
+    if stop is None:
+        return Trained(_metrics(trainer.state.log_history) | {"steps": float(trainer.state.global_step)}, ())
+    kept = trainer.state.best_global_step
+    metrics = _metrics([row for row in trainer.state.log_history if row["step"] <= kept])
+    outcome = stop.outcome(trainer.state)
+    context.say(f"{context.stage}: {outcome}")
+    return Trained(metrics | {"steps": float(trainer.state.global_step), "kept_step": float(kept)}, (outcome,))
+
+
+def _metrics(logs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last training row and, under eval_*, the last evaluation; how long they took is no result."""
+    training = [row for row in logs if "loss" in row]
+    evaluations = [row for row in logs if "eval_loss" in row]
+    timings = {f"eval_{name}" for name in TIMINGS}
+    last = {name: value for rows in (evaluations, training) for name, value in (rows[-1] if rows else {}).items()}
+    return {
+        name: float(value) for name, value in last.items() if isinstance(value, (int, float)) and name not in timings
     }
 
 
 def clean_up(context: RunContext) -> None:
     """Checkpoints have done their work once the model is in the registry."""
-    shutil.rmtree(checkpoints(context), ignore_errors=True)
+    discard_checkpoints(checkpoints(context))
     gc.collect()

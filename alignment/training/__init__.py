@@ -1,6 +1,7 @@
 """The training core: how text becomes tokens, tokens a loss, and a loss a checkpoint that survives.
 
 tokens.py      messages -> token ids, and which of them are scored
+steps.py       where the steps of a response end in its token ids
 collate.py     rows -> padded batches
 logprobs.py    log-probabilities of completions, without the logits nobody needs
 objectives.py  the losses, as in the papers

@@ -19,7 +19,9 @@ from alignment.runtime import autocast_bf16
 
 _NO_COMPILE = "trunk and head are called separately, so compiling the whole model changes nothing"
 _UNTESTED = "not tested with this trainer"
+_NO_EFFECT = "it would have no effect on this trainer"
 _STAGE = "the stage decides"
+_BEST = "set `early_stopping` beside `trainer`"
 
 OWNED: dict[str, str] = {
     "output_dir": "the stage's own folder is used",
@@ -38,7 +40,25 @@ OWNED: dict[str, str] = {
     "torch_compile_mode": _NO_COMPILE,
     "bf16_full_eval": "evaluation runs in the precision of training",
     "fp16_full_eval": "evaluation runs in the precision of training",
-    "train_sampling_strategy": "rows are shuffled by the seed",
+    "train_sampling_strategy": "rows are shuffled by the seed; set `group_by_length` beside `trainer` to group them",
+    "length_column_name": "the stage knows how long its rows are",
+    "load_best_model_at_end": _BEST,
+    "metric_for_best_model": _BEST,
+    "greater_is_better": _BEST,
+    "restore_callback_states_from_checkpoint": "a resumed run always goes on where it was",
+    "eval_on_start": "a resumed run would evaluate a step twice",
+    "eval_use_gather_object": _NO_EFFECT,
+    "eval_do_concat_batches": _NO_EFFECT,
+    "eval_accumulation_steps": _NO_EFFECT,
+    "batch_eval_metrics": _NO_EFFECT,
+    "prediction_loss_only": _NO_EFFECT,
+    "include_for_metrics": _NO_EFFECT,
+    "average_tokens_across_devices": "a step's weight is always summed over processes",
+    "use_liger_kernel": _UNTESTED,
+    "liger_kernel_config": _UNTESTED,
+    "neftune_noise_alpha": _UNTESTED,
+    "enable_jit_checkpoint": _UNTESTED,
+    "push_to_hub": _UNTESTED,
     "accelerator_config": "data loading must stay reproducible",
     "deepspeed": _UNTESTED,
     "fsdp": _UNTESTED,
@@ -49,6 +69,9 @@ OWNED: dict[str, str] = {
     "do_eval": _STAGE,
     "do_predict": _STAGE,
 }
+
+# Settings of the stages that people look for here.
+BESIDE = ("early_stopping", "eval_split", "group_by_length", "max_length", "max_tokens_per_forward", "truncation")
 
 # Names people have in their fingers -> the name of the installed transformers.
 RENAMED = {
@@ -114,6 +137,8 @@ def check_arguments(
     for key in overrides:
         if key in OWNED:
             raise RecipeError(f"{where}.{key}: not yours to set: {OWNED[key]}")
+        if key in BESIDE and key not in known:
+            raise RecipeError(f"{where}.{key}: a setting of the stage; write it beside `trainer`, not in it")
         if key not in known and key != "warmup_ratio":
             close = difflib.get_close_matches(key, [*known, "warmup_ratio"], n=1, cutoff=0.0)
             raise RecipeError(f"{where}.{key}: no such training argument; nearest: {close[0]}")

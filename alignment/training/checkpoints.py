@@ -1,7 +1,8 @@
 """Which checkpoint is whole.
 
-A process can be killed at any moment of a save. A checkpoint counts only once it carries a COMPLETE file, which is
-written after everything else has reached the disk and before older checkpoints are deleted.
+A process can be killed at any moment of a save, and of a deletion. A checkpoint counts only while it carries a COMPLETE
+file, which is written after everything else has reached the disk and before older checkpoints are deleted, and which is
+the first to go when a checkpoint is deleted.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
+def discard_checkpoints(folder: Path) -> None:
+    """Deletes a folder of checkpoints; a kill in the middle leaves none that looks whole and is not."""
+    for path in folder.glob("checkpoint-*"):
+        (path / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class WholeCheckpoints:
     """A mixin before a transformers Trainer: its checkpoints are marked when whole, and a full disk is one line.
 
@@ -68,6 +76,14 @@ class WholeCheckpoints:
             self.args.save_total_limit = keep
         if self.args.should_save:
             rotate_checkpoints(self.args.output_dir, keep, self.state.best_model_checkpoint)
+
+    def _finalize_training(self, *args: Any) -> Any:
+        """The Trainer would delete the last checkpoint when another one is the best; what follows may still need it."""
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)  # type: ignore[misc]
+        finally:
+            self.args.save_total_limit = keep
 
     def _save_more(self, checkpoint: Path) -> None:
         """Writes what a subclass needs to resume; called by every process."""

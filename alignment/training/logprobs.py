@@ -85,6 +85,20 @@ def token_logprobs_and_hits(
     return logps, hits
 
 
+def token_logprobs_and_collision(
+    model: Any, batch: Mapping[str, Tensor], temperature: float = 1.0, chunk_tokens: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and log Σ_v p(v)² of each distribution a scored token was predicted by.
+
+    The second is the log of the probability that two draws are the same token, in nats, without gradient.
+
+    Returns:
+        Two (N, T-1) float32 tensors, both 0 where the token is not scored.
+    """
+    logps, collision = _per_token(model, batch, temperature, chunk_tokens, _target_logprobs_and_collision)
+    return logps, collision
+
+
 def _per_token(
     model: Any,
     batch: Mapping[str, Tensor],
@@ -131,6 +145,15 @@ def _target_logprobs_and_hits(
     logits = _tempered(causal, states, temperature)
     wanted = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return wanted - logits.logsumexp(-1), (wanted >= logits.amax(-1)).float().detach()
+
+
+def _target_logprobs_and_collision(
+    causal: Any, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logps = _tempered(causal, states, temperature).log_softmax(-1)
+    with torch.no_grad():
+        collision = (2 * logps).logsumexp(-1)
+    return logps.gather(-1, targets.unsqueeze(-1)).squeeze(-1), collision
 
 
 def _tempered(causal: Any, states: Tensor, temperature: float) -> Tensor:

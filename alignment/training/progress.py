@@ -22,6 +22,7 @@ LABELS = {
     "rewards/accuracies": "acc",
     "accuracy": "acc",
     "mean_token_accuracy": "acc",
+    "step_accuracy": "acc",
 }
 TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from alignment.atomic import storage_errors
 from alignment.errors import AlignmentError
 from alignment.training.collate import pad_rows
 from alignment.training.logprobs import evaluating, sequence_logprobs
+from alignment.training.prefix_sharing import shares_prefixes
 from alignment.training.tokens import Encoded
 
 KERNEL_VERSION = 1  # raise when log-probabilities are computed differently
@@ -37,41 +39,74 @@ def reference_logprobs(
     pad_id: int,
     batch_size: int,
     precision: AbstractContextManager[Any] | None = None,
+    max_tokens: int | None = None,
 ) -> Tensor:
     """log πref(completion | prompt) of every row: (N,) float32 nats on the CPU, in the order given.
 
-    Rows run in batches of equal length as far as possible, in eval mode, without gradients, and, for a PeftModel, with
-    its adapter off: reference and policy are the same trunk.
+    Rows run in eval mode, without gradients, and, for a PeftModel, with its adapter off: reference and policy are the
+    same trunk. A batch holds as many tokens as `batch_size` rows of the longest length, or `max_tokens`.
     """
-    longest_first = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    longest = max((len(row) for row in rows), default=0)
+    bound = batch_size * longest if max_tokens is None else max(max_tokens, longest)
     logps = torch.empty(len(rows), dtype=torch.float32)
     device = next(model.parameters()).device
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     with evaluating(model), adapter_off, precision or nullcontext():
-        for start in range(0, len(rows), batch_size):
-            chosen = longest_first[start : start + batch_size]
+        for chosen in _batches(rows, bound, shares_prefixes(model)):
             batch = {name: value.to(device) for name, value in pad_rows([rows[i] for i in chosen], pad_id).items()}
             logps[chosen] = sequence_logprobs(model, batch).cpu()
     return logps
 
 
-class ReferenceCache:
-    """Reference log-probabilities on disk.
+def prompts_together(rows: Sequence[Encoded]) -> list[int]:
+    """Places of `rows`: those of one prompt side by side, prompts by their longest row; shares much, pads little."""
+    longest: dict[tuple[int, ...], int] = {}
+    prompts = [tuple(row.prompt_ids) for row in rows]
+    for prompt, row in zip(prompts, rows, strict=True):
+        longest[prompt] = max(longest.get(prompt, 0), len(row))
+    return sorted(range(len(rows)), key=lambda i: (-longest[prompts[i]], prompts[i], -len(rows[i])))
 
-    A file holds the keys and values of one block of rows and is named by the SHA-256 of its own bytes, so damage shows.
-    Files appear whole or not at all; a killed run loses at most the block it was computing.
+
+def _batches(rows: Sequence[Encoded], bound: int, shared: bool) -> Iterator[list[int]]:
+    """Places of rows, in batches of at most `bound` tokens: unique ones where prompts are shared, else padded ones."""
+    chosen: list[int] = []
+    unique = width = 0
+    for i in prompts_together(rows):
+        new = len(rows[i].completion_ids)
+        if not chosen or rows[chosen[-1]].prompt_ids != rows[i].prompt_ids:
+            new = len(rows[i])
+        width = max(width, len(rows[i]))
+        if chosen and (unique + new if shared else width * (len(chosen) + 1)) > bound:
+            yield chosen
+            chosen, unique, new, width = [], 0, len(rows[i]), len(rows[i])
+        chosen.append(i)
+        unique += new
+    if chosen:
+        yield chosen
+
+
+class ReferenceCache:
+    """Reference log-probabilities on disk, for all runs of a user; it may be deleted at any time.
+
+    There is a folder for every model and precision. A file in it holds the keys and values of one block of rows and is
+    named by the SHA-256 of its own bytes, so damage shows. Files appear whole or not at all: a killed run loses at most
+    the block it was computing, and processes that compute the same rows at once do each other no harm.
     """
 
-    def __init__(self, folder: Path, model_digest: str, precision: str) -> None:
-        """A cache in `folder` (made when first written).
+    def __init__(
+        self, root: Path, model_digest: str, precision: str, say: Callable[[str], None] = logger.warning
+    ) -> None:
+        """A cache in `root` (made when first written).
 
         Args:
-            folder: where the files are; several models and precisions may share it.
-            model_digest: digest of the reference model's weights.
+            root: where the folders are; all models and precisions may share it.
+            model_digest: digest of the reference model's weights, an adapter's with those of its base.
             precision: weights' dtype, autocast and device, for example `float32/bfloat16/cpu`.
+            say: told of a damaged file.
         """
-        self._folder = folder
         self._context = f"{KERNEL_VERSION}\n{model_digest}\n{precision}\n".encode()
+        self._folder = root / hashlib.sha256(self._context).hexdigest()[:16]
+        self._say = say
         self._known: dict[bytes, float] | None = None
 
     def get_or_compute(
@@ -96,9 +131,10 @@ class ReferenceCache:
         known = self._load()
         keys = [self._key(row) for row in rows]
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-        by_length = sorted(missing, key=lambda key: -len(missing[key]))
-        for start in range(0, len(by_length), block):
-            part = by_length[start : start + block]
+        unknown = list(missing)
+        order = [unknown[i] for i in prompts_together(list(missing.values()))]
+        for start in range(0, len(order), block):
+            part = order[start : start + block]
             logps = compute([missing[key] for key in part]).float().cpu()
             if not logps.isfinite().all():
                 raise AlignmentError(
@@ -107,7 +143,7 @@ class ReferenceCache:
             self._store(part, logps)
             known.update(zip(part, logps.tolist(), strict=True))
             if progress is not None:
-                progress(start + len(part), len(by_length))
+                progress(start + len(part), len(order))
         return torch.tensor([known[key] for key in keys], dtype=torch.float32)
 
     def _key(self, row: Encoded) -> bytes:
@@ -118,8 +154,22 @@ class ReferenceCache:
         if self._known is None:
             self._known = {}
             for path in sorted(self._folder.glob("*.safetensors")):
-                self._known.update(_read(path))
+                self._known.update(self._read(path))
         return self._known
+
+    def _read(self, path: Path) -> dict[bytes, float]:
+        with storage_errors(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # deleted by the user, or found damaged by another process
+                return {}
+            if hashlib.sha256(content).hexdigest() != path.stem:
+                self._say(f"{path} is damaged; its reference log-probabilities are computed again")
+                path.unlink(missing_ok=True)
+                return {}
+        tensors = safetensors.torch.load(content)
+        keys = tensors["keys"].numpy().tobytes()
+        return {keys[32 * i : 32 * i + 32]: value for i, value in enumerate(tensors["logps"].tolist())}
 
     def _store(self, keys: Sequence[bytes], logps: Tensor) -> None:
         content = safetensors.torch.save(
@@ -129,7 +179,7 @@ class ReferenceCache:
             }
         )
         path = self._folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         with storage_errors(path):
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -140,14 +190,3 @@ class ReferenceCache:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[bytes, float]:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != path.stem:
-        logger.warning("%s is damaged; its reference log-probabilities are computed again", path)
-        path.unlink()
-        return {}
-    tensors = safetensors.torch.load(content)
-    keys = tensors["keys"].numpy().tobytes()
-    return {keys[32 * i : 32 * i + 32]: value for i, value in enumerate(tensors["logps"].tolist())}

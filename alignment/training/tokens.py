@@ -48,6 +48,12 @@ class Encoded:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
+def encoded_in(row: Mapping[str, Any]) -> list[Encoded]:
+    """Every sequence of tokens in an objective's row, whatever its keys are called."""
+    values = [v if isinstance(v, list | tuple) else [v] for v in row.values()]
+    return [encoded for value in values for encoded in value if isinstance(encoded, Encoded)]
+
+
 @dataclass
 class LengthReport:
     """What `max_length` did to the records of a data set; nothing is dropped or cut without a count here."""
@@ -56,13 +62,6 @@ class LengthReport:
     kept: int = 0
     truncated: list[str] = field(default_factory=list)  # record ids
     dropped: list[str] = field(default_factory=list)  # record ids
-
-    def say(self) -> str:
-        """One line for the run log."""
-        return (
-            f"{self.kept} records kept, {len(self.truncated)} of them truncated, {len(self.dropped)} dropped "
-            f"(max_length {self.max_length} tokens)"
-        )
 
 
 @overload
@@ -118,12 +117,13 @@ def encode_record(
 ) -> list[Encoded] | None:
     """All responses of one record, or None when one of them is too long: a record is kept whole or not at all.
 
-    `report` holds the limit and counts what happened. Raises as `encode` does.
+    `report` holds the limit and counts what happened. Raises as `encode` does, naming the record where it is too long.
     """
     prompt_ids = _render_prompt(tokenizer, prompt_messages)
     rows: list[Encoded] = []
     for response in responses:
-        row = _fit(_encode_after(tokenizer, prompt_ids, prompt_messages, response), report.max_length, truncation)
+        whole = _encode_after(tokenizer, prompt_ids, prompt_messages, response)
+        row = _fit(whole, report.max_length, truncation, f"record {record_id}: ")
         if row is None:
             report.dropped.append(record_id)
             return None
@@ -164,11 +164,11 @@ def _encode_after(
     return Encoded(prompt_ids, row[len(prompt_ids) :], mask[len(prompt_ids) :])
 
 
-def _fit(row: Encoded, max_length: int | None, truncation: Truncation) -> Encoded | None:
+def _fit(row: Encoded, max_length: int | None, truncation: Truncation, where: str = "") -> Encoded | None:
     if max_length is None or len(row) <= max_length:
         return row
     if truncation == "error":
-        raise DataError(f"{len(row)} tokens of prompt and response, more than max_length {max_length}")
+        raise DataError(f"{where}{len(row)} tokens of prompt and response, more than max_length {max_length}")
     room = max_length - len(row.prompt_ids)
     if truncation == "drop" or room <= 0 or not any(row.completion_mask[:room]):
         return None

@@ -1,6 +1,6 @@
 """One transformers Trainer for every objective: exact metrics, exact accumulation, exact resume.
 
-- The gradient of a step does not depend on how its rows are split into micro-batches or processes.
+- The gradient of a step does not depend on how its rows are split into micro-batches, forward passes or processes.
 - A logged metric is the exact ratio over all records since the last log, in training and in evaluation.
 - A killed run resumes from its last whole checkpoint and ends with the same weights and logs as one that was not.
 """
@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 from alignment.errors import AlignmentError
 from alignment.training.checkpoints import WholeCheckpoints
 from alignment.training.collate import Batch
+from alignment.training.logprobs import evaluating
 from alignment.training.metrics import Meter
 from alignment.training.objectives.objective import Measured, Objective
+from alignment.training.prefix_sharing import shares_prefixes, unique_tokens
+from alignment.training.sampling import EpochSampler, row_length
+from alignment.training.splitting import bound_trunk, check_records, padded_tokens, split_batch
+from alignment.training.stopping import KeepsBest, was_over
 
 PENDING_METRICS = "pending_metrics.json"  # in a checkpoint: what was measured since the last log
 
@@ -43,7 +51,7 @@ class Rows(Dataset[Any]):
         return self._rows[index]
 
 
-class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
+class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[misc]
     """Trains a model on an objective."""
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's weight; the Trainer must not divide again
@@ -57,6 +65,7 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         eval_rows: Sequence[Mapping[str, Any]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         tokenizer: Any = None,
+        max_tokens_per_forward: int | None = None,
     ) -> None:
         """Prepares training.
 
@@ -68,12 +77,18 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
             eval_rows: the same, for evaluation during training.
             callbacks: for example `ProgressLog`.
             tokenizer: saved beside every checkpoint's weights when given.
+            max_tokens_per_forward: a batch of more tokens (unique ones, where prefixes are shared) runs in several
+                forward and backward passes of whole records; the step's gradient and metrics stay the same. Of an
+                objective whose records are coupled, the trunk is bounded instead (see `share_prefixes`).
 
         Raises:
             AlignmentError: several GPUs visible to one process.
+            RecipeError: gradient accumulation, or a bound without shared prefixes, for coupled records.
+            DataError: a record that does not fit into one forward pass.
             ValueError: a row without one of the objective's columns.
         """
-        for row in [*train_rows, *(eval_rows or ())]:
+        rows = [*train_rows, *(eval_rows or ())]
+        for row in rows:
             missing = [column for column in objective.columns if column not in row]
             if missing:
                 raise ValueError(f"row {row.get('id')} has no {', '.join(missing)}")
@@ -82,10 +97,18 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
                 f"{args.n_gpu} GPUs are visible to one process; start one process per GPU with torchrun, or show it "
                 "one with CUDA_VISIBLE_DEVICES=0"
             )
+        self._count = unique_tokens if shares_prefixes(model) else padded_tokens
+        self._bound = max_tokens_per_forward  # of what is split by records
+        if objective.coupled:
+            bound_trunk(model, args.gradient_accumulation_steps, max_tokens_per_forward)
+            self._bound = None
+        elif max_tokens_per_forward is not None:
+            check_records(rows, objective.collate, max_tokens_per_forward, self._count)
         self.objective = objective
         self._train_meter = Meter()
         self._eval_meter = Meter()
         self._start_checked = False
+        self._order: EpochSampler | None = None
         super().__init__(
             model=model,
             args=args,
@@ -100,17 +123,71 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Trains from the start, or on from a checkpoint (see `last_complete_checkpoint`)."""
         self._train_meter.clear()
-        if resume_from_checkpoint is not None and self.is_world_process_zero():
-            pending = Path(resume_from_checkpoint) / PENDING_METRICS
-            self._train_meter.load(json.loads(pending.read_text(encoding="utf-8")))
+        if self.args.load_best_model_at_end:
+            with evaluating(self.model):
+                one = self._prepare_inputs(self.objective.collate([self.eval_dataset[0]]))
+                self._check_metric(self._measure(self.model, one).sums)
+        if resume_from_checkpoint is not None:
+            checkpoint = Path(resume_from_checkpoint)
+            if was_over(checkpoint):
+                return self._finish(checkpoint)
+            if self.is_world_process_zero():
+                pending = checkpoint / PENDING_METRICS
+                self._train_meter.load(json.loads(pending.read_text(encoding="utf-8")))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _finish(self, last: Path) -> TrainOutput:
+        """What is left to do when a run was killed after its last step: the Trainer itself would take one more."""
+        self.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(str(self.best_checkpoint() or last))
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    # The order of rows
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        how = self.args.train_sampling_strategy
+        if how == "sequential":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [row_length(row) for row in rows] if how == "group_by_length" else None
+        per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._order = EpochSampler(len(rows), seed, lengths, per_step)
+        return self._order
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return SequentialSampler(eval_dataset)  # grouping is for training
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        if self._order is not None:  # a resumed run of several processes would start with the order of epoch 0
+            self._order.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
     # The loss of a step
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+        """Forward and backward of a micro-batch, in as many passes as its tokens need: Σ of `compute_loss`, detached.
+
+        Processes exchange gradients once, in the last pass.
+        """
+        parts = self._parts(inputs)
+        if self.state.global_step == 0 and not self._start_checked:
+            for part in parts:
+                self._check_start(self._prepare_inputs(part))
+            self._start_checked = True
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, 1):
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
+                total += super().training_step(model, part, num_items_in_batch)
+        return total
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """The weight of all micro-batches of a step, over all processes."""
         total = torch.stack([self.objective.weight(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.reduce(total, "sum")  # type: ignore[no-any-return]
+
+    def _parts(self, inputs: Batch) -> list[Batch]:
+        return split_batch(inputs, self._bound, self._count)
 
     def compute_loss(
         self,
@@ -124,8 +201,6 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         Times the number of processes, because gradients are averaged over them. Raises AlignmentError for a loss that
         is not finite.
         """
-        if self.state.global_step == 0 and not self._start_checked:
-            self._check_start(inputs)
         measured = self._measure(model, inputs)
         self._refuse_non_finite(measured, inputs)
         self._train_meter.add(measured.sums, measured.counts)
@@ -147,7 +222,6 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             tolerance = START_TOLERANCE_LOW_PRECISION if low else START_TOLERANCE
             self.objective.check_start(self.accelerator.unwrap_model(self.model), inputs, tolerance)
-        self._start_checked = True
 
     def _refuse_non_finite(self, measured: Measured, inputs: Batch) -> None:
         bad = (~measured.sums["loss"].isfinite()).tolist()
@@ -189,8 +263,12 @@ class ObjectiveTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
     ) -> tuple[None, None, None]:
         """Measures one evaluation batch; rows repeated to fill the last round of processes are left out."""
         with torch.no_grad():
-            _, sums, counts = self._measure(model, self._prepare_inputs(inputs))
-        self._eval_meter.add(*self.accelerator.gather_for_metrics((dict(sums), dict(counts))))
+            parts = [self._measure(model, part) for part in self._parts(self._prepare_inputs(inputs))]
+        sums, counts = (
+            {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in parts[0].sums}
+            for kind in ("sums", "counts")
+        )
+        self._eval_meter.add(*self.accelerator.gather_for_metrics((sums, counts)))
         return None, None, None
 
     # Checkpoints

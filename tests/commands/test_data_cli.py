@@ -63,6 +63,36 @@ def test_import_accounts_for_every_row(source: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_import_counts_rows_and_the_records_they_make(tmp_path: Path) -> None:
+    names = ("understandability", "naturalness", "coherence", "engagingness", "groundedness", "overall")
+    row = {"source": "hi \n\n", "context": "_nofact\n", "system_id": "s", "scores": dict.fromkeys(names, 1)}
+    rows = [{**row, "system_output": text} for text in ("a", "b", "", "c")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    shown = ok("import", "usr", tmp_path / "rows.json", "--out", out)
+    assert "rows read 4, taken 3, refused 1" in shown
+    assert f"1 records: {out}" in shown
+
+
+@pytest.mark.parametrize(
+    ("format", "file", "n_records"),
+    [
+        ("pandalm", "pandalm/testset-v1.json", 670),
+        ("qa-feedback", "qa_feedback/dev_feedback.json", 392),
+        ("usr", "usr_topical_chat/topical_chat.json", 46),
+    ],
+)
+def test_real_files_are_imported_checked_and_counted(
+    format: str, file: str, n_records: int, real_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.jsonl"
+    ok("import", format, real_data / file, "--out", out)
+    assert ok("validate", out).endswith(f"{n_records} records, all valid\n")
+    found = json.loads(ok("stats", out, "--json"))
+    assert found["records"] == n_records
+    assert found["ties"]["tied"] > 0
+
+
 def test_import_overwrites_only_when_told_to(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl.gz"
     ok("import", "trl", source, "--out", out)

@@ -7,21 +7,23 @@ import pytest
 from alignment.errors import RecipeError
 from alignment.preferences.record import Generator, Message, PreferenceRecord, Prompt, Response
 from alignment.preferences.simulate import SimulatedAnnotator, judge
-from alignment.stages import STAGES, dpo, reward, train
+from alignment.stages import STAGES, dpo, ranking_loss, train
 from alignment.stages.rows import references
-from alignment.stages.settings import Made, hand_off
+from alignment.stages.settings import Made, StageSettings, TrainingSettings, hand_off
 from alignment.training.losses.pairs import DPO_LOSSES
 from reward.losses import RANKING_LOSSES
 
 
 def test_losses_known_without_torch_are_the_rows_of_the_tables() -> None:
-    assert set(reward.LOSSES) == set(RANKING_LOSSES)
+    assert set(ranking_loss.LOSSES) == set(RANKING_LOSSES)
     assert set(dpo.LOSSES) == set(DPO_LOSSES)
 
 
 def test_settings_stay_few() -> None:
     for name, stage in STAGES.items():
-        assert len(stage.settings.model_fields) <= 15, name
+        shared = TrainingSettings if issubclass(stage.settings, TrainingSettings) else StageSettings
+        assert len(stage.settings.model_fields.keys() - shared.model_fields.keys()) <= 15, name
+    assert len(TrainingSettings.model_fields) <= 15
 
 
 EARLIER = [Made("sft", "policy"), Made("reward", "reward"), Made("dpo", "policy")]
@@ -50,6 +52,7 @@ def response(text: str, name: str | None = None) -> Response:
 def test_a_reference_is_the_marked_answer_or_the_best_ranked_one() -> None:
     prompt = Prompt(messages=(Message(role="user", content="Who?"),))
     short = SimulatedAnnotator("short", {"brevity": 1.0})
+    other_rater = SimulatedAnnotator("long", {"brevity": -1.0})
     plain = PreferenceRecord(prompt=prompt, responses=(response("A long winded answer."), response("Me.")))
     ranked = plain.model_copy(update={"judgements": (judge(plain, short),)})
     marked = PreferenceRecord(
@@ -59,3 +62,6 @@ def test_a_reference_is_the_marked_answer_or_the_best_ranked_one() -> None:
     )
     assert references([ranked]) == {ranked.id: "Me."}
     assert references([marked]) == {marked.id: "The written one."}
+    other = ranked.model_copy(update={"judgements": (*ranked.judgements, judge(plain, other_rater, "detail"))})
+    assert references([other], "overall") == {other.id: "Me."}
+    assert references([other], "detail") == {other.id: "A long winded answer."}

@@ -1,6 +1,7 @@
 """A training run in a process of its own, which can kill itself: `killable_run.py MODEL FOLDER KIND WHERE STEP`.
 
-STEP is the optimizer step, WHERE is `training` or `saving`.
+STEP is the optimizer step, WHERE is `training`, `saving`, or `after` (the end of training). KIND is `full`, `lora`, or
+`stopping`: early stopping, with grouped lengths and bounded forward passes.
 """
 
 import os
@@ -38,6 +39,7 @@ def trainer_of(model_dir: str, folder: Path, kind: str, kill_where: str = "", ki
     from alignment.training.objectives.pairs import DPOObjective
     from alignment.training.progress import ProgressLog
     from alignment.training.reference import reference_logprobs
+    from alignment.training.stopping import EarlyStop
     from alignment.training.trainer import ObjectiveTrainer
 
     torch.set_num_threads(1)
@@ -76,10 +78,26 @@ def trainer_of(model_dir: str, folder: Path, kind: str, kill_where: str = "", ki
         "save_steps": 2,
         "save_total_limit": 1,
     }
-    arguments = training_arguments(str(folder), 3, {}, settings)
-    log = ProgressLog("dpo", folder / "train_log.jsonl", print, every=0.0)
-    return Run(DPOObjective(2), model, arguments, data, data[:5], callbacks=[log, Killer()])
+    held_out, callbacks = data[:5], [ProgressLog("dpo", folder / "train_log.jsonl", print, every=0.0), Killer()]
+    if kind == "stopping":  # what is learned is wrong of the held-out pairs, so the first evaluation is the best
+        pairs = {"chosen": "rejected", "rejected": "chosen"}
+        names = pairs | {f"ref_{a}_logps": f"ref_{b}_logps" for a, b in pairs.items()}
+        held_out = [{name: row[names.get(name, name)] for name in row} for row in held_out]
+        stop = EarlyStop("eval_loss", higher=False, patience=3)
+        callbacks.append(stop.callback())
+        settings |= stop.arguments() | {"train_sampling_strategy": "group_by_length", "eval_steps": 2}
+    return Run(
+        DPOObjective(2),
+        model,
+        training_arguments(str(folder), 3, {}, settings),
+        data,
+        held_out,
+        callbacks=callbacks,
+        max_tokens_per_forward=30 if kind == "stopping" else None,
+    )
 
 
 if __name__ == "__main__":
     trainer_of(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])).train()
+    if sys.argv[4] == "after":
+        os.kill(os.getpid(), signal.SIGKILL)

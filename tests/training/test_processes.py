@@ -40,6 +40,8 @@ def test_two_processes_equal_one(tiny_model_dir: Path, tmp_path: Path) -> None:
         for process in ranks:
             process.kill()
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)[-4000:]
+    passes = [line for output in outputs for line in output.splitlines() if line.startswith("passes")]
+    assert sorted(passes) == ["passes 2", "passes 3"]  # two micro-batches on each, and one of them had to be split
     two = json.loads((tmp_path / "two" / "found.json").read_text())
     gradients = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
 

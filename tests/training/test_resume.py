@@ -34,8 +34,8 @@ def start_to_be_killed(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run_to_the_end(model: Path, folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], int]:
-    """Final weights, and the step training started from."""
+def run_to_the_end(model: Path, folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], Any, int | None]:
+    """Final weights, the trainer's state, and the step training started from (None: it did not start)."""
     spec = importlib.util.spec_from_file_location("killable_run", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -48,7 +48,7 @@ def run_to_the_end(model: Path, folder: Path, kind: str) -> tuple[dict[str, torc
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         torch.set_num_threads(threads)
-    return trainer.model.state_dict(), trainer._initial_global_step
+    return trainer.model.state_dict(), trainer.state, getattr(trainer, "_initial_global_step", None)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -60,26 +60,42 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
     [
         ("full", "saving", 10, {"checkpoint-8", "checkpoint-10"}, 8),  # inside an epoch; 10 is half-written
         ("lora", "training", 11, {"checkpoint-10"}, 10),  # between two epochs
+        ("stopping", "saving", 8, {"checkpoint-2", "checkpoint-6", "checkpoint-8"}, 6),  # the step it stops at
+        ("stopping", "after", 0, {"checkpoint-2", "checkpoint-8"}, None),  # stopped, and nothing done with it yet
     ],
 )
 def test_a_killed_run_resumes_bit_for_bit(
-    tiny_model_dir: Path, tmp_path: Path, kind: str, kill_where: str, kill_at: int, left: set[str], resumes_at: int
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    kind: str,
+    kill_where: str,
+    kill_at: int,
+    left: set[str],
+    resumes_at: int | None,
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start_to_be_killed(tiny_model_dir, killed, kind, kill_where, kill_at)
-    expected, began = run_to_the_end(tiny_model_dir, whole, kind)
+    expected, state, began = run_to_the_end(tiny_model_dir, whole, kind)
     assert began == 0
     output, _ = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, output[-3000:]
     assert {path.name for path in killed.glob("checkpoint-*")} == left
 
-    found, began = run_to_the_end(tiny_model_dir, killed, kind)
+    found, resumed, began = run_to_the_end(tiny_model_dir, killed, kind)
     assert began == resumes_at
+    for name in ("global_step", "best_global_step", "best_metric"):
+        assert getattr(resumed, name) == getattr(state, name), name
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert value.equal(found[name]), name
     assert log_of(killed) == log_of(whole)
     steps = [(row["step"], row["split"]) for row in log_of(whole)]
+    if kind == "stopping":
+        assert steps == [
+            (1, "train"), (2, "eval"), (3, "train"), (4, "eval"), (6, "train"), (6, "eval"), (8, "eval")
+        ]  # fmt: skip
+        assert (state.global_step, state.best_global_step, state.max_steps) == (8, 2, 15)
+        return
     assert steps == [
         (1, "train"), (3, "train"), (5, "eval"), (6, "train"), (9, "train"), (10, "eval"),
         (12, "train"), (15, "train"), (15, "eval"),

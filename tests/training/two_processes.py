@@ -10,7 +10,10 @@ import torch
 
 
 def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> dict[str, Any]:
-    """Gradients of the first step, its log, and an evaluation of 7 uneven rows; shared: in small passes."""
+    """Gradients of the first step, its log, and an evaluation of 7 uneven rows; shared: in small passes.
+
+    With two processes these are not equally many on both, and each of them runs its trunk in parts as well.
+    """
     from transformers import AutoModelForCausalLM, TrainerCallback
 
     from alignment.training.arguments import training_arguments
@@ -26,7 +29,9 @@ def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> 
         share_prefixes(model, max_tokens_per_forward=6)
     rows: list[dict[str, Any]] = []
     for i in range(8):
-        chosen, rejected = Encoded([5 + i], [9, 30 + i], [1, 1]), Encoded([5 + i], [40 + i], [1])
+        longer = [50 + i] * (i % 4)
+        chosen = Encoded([5 + i], [9, 30 + i, *longer], [1] * (2 + len(longer)))
+        rejected = Encoded([5 + i], [40 + i], [1])
         rows.append({"id": str(i), "chosen": chosen, "rejected": rejected, "weight": 1.0 + i % 3})
     for name in ("chosen", "rejected"):
         logps = reference_logprobs(model, [row[name] for row in rows], pad_id=2, batch_size=8)
@@ -51,9 +56,24 @@ def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> 
         "logging_steps": 1,
         "save_steps": 1,
     }
-    arguments = training_arguments(str(folder), 0, {}, settings)
-    trainer = ObjectiveTrainer(DPOObjective(2), model, arguments, rows, rows[:7], callbacks=[Keep()])
+    passes: list[int] = []
+
+    class Counting(DPOObjective):
+        def loss(self, model: Any, batch: Any) -> Any:
+            passes.append(len(batch["ids"]))
+            return super().loss(model, batch)
+
+    trainer = ObjectiveTrainer(
+        Counting(2),
+        model,
+        training_arguments(str(folder), 0, {}, settings),
+        rows,
+        rows[:7],
+        callbacks=[Keep()],
+        max_tokens_per_forward=10 if shared else None,
+    )
     trainer.train()
+    steps = len(passes)
     evaluation = trainer.evaluate()
     logged = next(log for log in trainer.state.log_history if "loss" in log)
     timings = ("runtime", "per_second", "preparation")
@@ -64,11 +84,13 @@ def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> 
         "evaluation": {k: v for k, v in evaluation.items() if not any(t in k for t in timings)},
         "checkpoints": sorted(path.name for path in folder.glob("checkpoint-*/COMPLETE")),
         "rank": trainer.args.process_index,
+        "passes": steps,
     }
 
 
 if __name__ == "__main__":
     found = run(sys.argv[1], Path(sys.argv[2]), batch_size=2, shared=True)
+    print(f"passes {found['passes']}")
     if found["rank"] == 0:
         torch.save(found.pop("gradients"), Path(sys.argv[2]) / "gradients.pt")
         (Path(sys.argv[2]) / "found.json").write_text(json.dumps(found))

@@ -26,6 +26,11 @@ class Objective(Protocol):
     """What `ObjectiveTrainer` needs to know."""
 
     @property
+    def coupled(self) -> bool:
+        """Whether a record's loss depends on the other records of its batch, which then cannot be split."""
+        ...
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Keys that every row has."""
         ...

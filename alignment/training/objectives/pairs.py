@@ -1,19 +1,34 @@
-"""Direct preference optimisation: pairs as rows, batches and an objective."""
+"""Direct preference optimisation and its relatives: pairs as rows, batches and an objective."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.training.collate import Batch, pad_rows
-from alignment.training.logprobs import check_head, evaluating, sequence_logprobs
-from alignment.training.losses.pairs import DPO_LOSSES
+from alignment.training.logprobs import check_head, evaluating, token_logprobs, token_logprobs_and_collision
+from alignment.training.losses.divergences import DIVERGENCES
+from alignment.training.losses.pair_logps import PairLogps, length_desensitised, wpo_weights
+from alignment.training.losses.pair_options import (
+    IMITATING,
+    REFERENCE_FREE,
+    SORTING,
+    PairOptions,
+    is_coupled,
+    problem,
+    weights_of,
+)
+from alignment.training.losses.pairs import DPO_LOSSES, implicit_rewards, options_of, tensors_of
+from alignment.training.losses.unreferenced import log_odds_ratio
 from alignment.training.objectives.objective import Measured, ordered_right
 from alignment.training.tokens import Encoded
 
@@ -25,38 +40,125 @@ class PairRow(TypedDict):
     chosen: Encoded
     rejected: Encoded
     weight: float  # > 0: 1 / number of pairs of the record when a ranking was taken apart
-    ref_chosen_logps: float  # nats, log πref(chosen | prompt)
-    ref_rejected_logps: float
+    ref_chosen_logps: NotRequired[float]  # nats, log πref(chosen | prompt), reduced as the objective's options say
+    ref_rejected_logps: NotRequired[float]
+    soft_label: NotRequired[float | None]  # share of the annotators that prefer chosen; None: nobody compared the two
+    margin: NotRequired[float | None]  # how much better chosen was called; None: nobody said
 
 
 def collate_pairs(pairs: Sequence[PairRow], pad_id: int) -> Batch:
     """P pairs as N = 2P rows: chosen, rejected, chosen, rejected, ...
 
-    Adds `weights`, `ref_chosen_logps`, `ref_rejected_logps`, each (P,) float32.
-    Raises DataError for a weight that is not positive.
+    Adds `row_record` (N,) int64 and `weights` (P,) float32. Where every row has them: `ref_chosen_logps` and
+    `ref_rejected_logps`, `soft_labels` and `margins`, (P,) float32 each, NaN for None.
+    Raises DataError for a weight that is not positive, a soft label outside [0, 1] or an infinite margin.
     """
     for pair in pairs:
         if not (math.isfinite(pair["weight"]) and pair["weight"] > 0):
             raise DataError(f"record {pair['id']}: a pair needs a positive weight, not {pair['weight']}")
+        label, margin = pair.get("soft_label"), pair.get("margin")
+        if label is not None and not 0 <= label <= 1:
+            raise DataError(f"record {pair['id']}: a soft label lies in [0, 1], not {label}")
+        if margin is not None and not math.isfinite(margin):
+            raise DataError(f"record {pair['id']}: a margin is a finite number, not {margin}")
     batch = pad_rows([row for pair in pairs for row in (pair["chosen"], pair["rejected"])], pad_id)
-    batch["weights"] = torch.tensor([pair["weight"] for pair in pairs], dtype=torch.float32)
-    batch["ref_chosen_logps"] = torch.tensor([pair["ref_chosen_logps"] for pair in pairs], dtype=torch.float32)
-    batch["ref_rejected_logps"] = torch.tensor([pair["ref_rejected_logps"] for pair in pairs], dtype=torch.float32)
+    batch["row_record"] = torch.arange(len(pairs)).repeat_interleave(2)
+    columns = {"weights": "weight", "soft_labels": "soft_label", "margins": "margin"}
+    columns |= {name: name for name in ("ref_chosen_logps", "ref_rejected_logps")}
+    for name, column in columns.items():
+        if all(column in pair for pair in pairs):
+            values: list[Any] = [pair[column] for pair in pairs]  # type: ignore[literal-required]
+            batch[name] = torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float32)
     batch["ids"] = [pair["id"] for pair in pairs]
     return batch
 
 
+def shared_lengths(chosen: Encoded, rejected: Encoded) -> tuple[Encoded, Encoded]:
+    """Both responses up to as many scored tokens as the shorter one has.
+
+    Their log-probabilities are the first sum of `length_desensitised`, for a reference that is kept by row.
+    """
+    shared = min(sum(chosen.completion_mask), sum(rejected.completion_mask))
+
+    def cut(row: Encoded) -> Encoded:
+        end = [place for place, scored in enumerate(row.completion_mask, start=1) if scored][shared - 1]
+        return replace(row, completion_ids=row.completion_ids[:end], completion_mask=row.completion_mask[:end])
+
+    return cut(chosen), cut(rejected)
+
+
+class Scored(NamedTuple):
+    """What a model says about a batch of pairs."""
+
+    logps: PairLogps
+    nll: Tensor  # (P,) -log πθ of the chosen response, nats
+    prompt_nll: Tensor  # (P,) ... of its prompt, where a loss asks for that, else 0
+    prompt_tokens: Tensor  # (P,)
+    weights: Tensor | None  # (P,), WPO
+
+    def imitated(self, with_prompt: bool) -> dict[str, Tensor]:
+        """The `nll` and `nll_tokens` that losses read."""
+        if not with_prompt:
+            return {"nll": self.nll, "nll_tokens": self.logps.chosen_tokens}
+        return {"nll": self.nll + self.prompt_nll, "nll_tokens": self.logps.chosen_tokens + self.prompt_tokens}
+
+
 @dataclass(frozen=True)
 class DPOObjective:
-    """Direct preference optimisation on PairRows."""
+    """A loss on pairs (PairRows), or a mix of several.
+
+        loss = Σ_p weight_p · wpo_p · Σ_i mix_i · L_i(pair p) / Σ_p weight_p
+
+    L_i are rows of DPO_LOSSES. Losses without a reference (`REFERENCE_FREE`) neither need nor read one.
+    """
 
     pad_id: int
     beta: float = 0.1
-    loss_type: str = "sigmoid"
+    loss_type: str | Mapping[str, float] = "sigmoid"  # one loss, or losses with their weights (MPO)
     label_smoothing: float = 0.0
-    columns = ("id", "chosen", "rejected", "weight", "ref_chosen_logps", "ref_rejected_logps")
+    options: PairOptions = field(default_factory=PairOptions)
+
+    def __post_init__(self) -> None:
+        wrong = problem(self.loss_type, self.label_smoothing, self.options)
+        if wrong is not None:
+            raise RecipeError(wrong)
+
+    @property
+    def losses(self) -> dict[str, float]:
+        return weights_of(self.loss_type)
+
+    @property
+    def needs_reference(self) -> bool:
+        return not self.losses.keys() <= REFERENCE_FREE
+
+    @property
+    def coupled(self) -> bool:
+        """Whether a pair's loss depends on the other pairs of its batch."""
+        return is_coupled(self.loss_type, self.options)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (
+            *("id", "chosen", "rejected", "weight"),
+            *(("ref_chosen_logps", "ref_rejected_logps") if self.needs_reference else ()),
+            *(("soft_label",) if self.options.use_soft_labels else ()),
+            *(("margin",) if self.options.margin_scale is not None else ()),
+        )
+
+    def refuse(self, rows: Sequence[Any]) -> None:
+        """Raises DataError, naming the record, for a pair that the losses cannot learn from."""
+        sorting = SORTING & self.losses.keys()
+        for row in rows:
+            if self.options.use_soft_labels and row.get("soft_label") is None:
+                raise DataError(f"record {row['id']}: nobody compared chosen and rejected; there is no soft label")
+            if sorting and row["weight"] != 1:
+                raise DataError(
+                    f"record {row['id']}: {min(sorting)} compares quantiles, which belong to no pair, so that it "
+                    f"cannot weigh one by {row['weight']:g}; take one pair of each record (pairs: best_worst)"
+                )
 
     def collate(self, rows: Sequence[Any]) -> Batch:
+        self.refuse(rows)
         return collate_pairs(rows, self.pad_id)
 
     def weight(self, batch: Batch) -> Tensor:
@@ -64,23 +166,26 @@ class DPOObjective:
         return weights.sum()
 
     def loss(self, model: Any, batch: Batch) -> Measured:
-        """Weighted mean of the pairs' losses; the metrics have TRL's names and the pairs' weights."""
-        logps = sequence_logprobs(model, batch)  # (2P,): chosen, rejected, chosen, ...
-        chosen, rejected = logps[0::2], logps[1::2]
-        losses, chosen_rewards, rejected_rewards = self._losses(chosen, rejected, batch)
-        margins = chosen_rewards - rejected_rewards
+        """Weighted mean of the pairs' losses; the metrics have TRL's names and the pairs' weights.
+
+        Rewards are those of the first preference loss; `logps/...` are sums over tokens, whatever the loss averages.
+        With a mix, `losses/NAME` is each loss by itself. `nll_loss` is a mean over tokens.
+        """
+        scored = self._score(model, batch)
+        each = {name: self._loss(name, scored, batch) for name in self.losses}
+        losses = self._mixed(each)
+        if scored.weights is not None:
+            losses = losses * scored.weights
         weights: Tensor = batch["weights"]
-        values = {
-            "loss": losses.detach(),
-            "rewards/chosen": chosen_rewards,
-            "rewards/rejected": rejected_rewards,
-            "rewards/accuracies": ordered_right(margins),
-            "rewards/margins": margins,
-            "logps/chosen": chosen.detach(),
-            "logps/rejected": rejected.detach(),
-        }
+        values = {"loss": losses.detach(), **self._metrics(scored)}
+        if len(each) > 1:
+            values |= {f"losses/{name}": value.detach() for name, value in each.items()}
         sums = {name: weights * value for name, value in values.items()}
         counts = dict.fromkeys(values, weights)
+        if IMITATING & self.losses.keys():
+            imitated = scored.imitated(self._with_prompt)
+            sums["nll_loss"] = weights * imitated["nll"].detach()
+            counts["nll_loss"] = weights * imitated["nll_tokens"]
         return Measured((weights * losses).sum() / weights.sum(), sums, counts)
 
     def check_start(self, model: Any, batch: Batch, tolerance: float) -> None:
@@ -88,18 +193,29 @@ class DPOObjective:
 
         Raises AlignmentError when a scored token's log-probability differs from the reference's by more than
         `tolerance` nats on average, or the loss from its value at log-ratio 0 (ln 2 for the sigmoid loss) by more than
-        such a difference explains.
+        such a difference explains. Without a reference a policy may start anywhere.
         """
         check_head(model)
+        if not self.needs_reference:
+            return
         with evaluating(model):
-            logps = sequence_logprobs(model, batch)
-        reference = torch.stack([batch["ref_chosen_logps"], batch["ref_rejected_logps"]], dim=1).flatten()
-        tokens = batch["completion_mask"].sum(dim=1)
-        drift = float(((logps - reference).abs() / tokens).mean())
-        losses = self._losses(logps[0::2], logps[1::2], batch)[0]
-        at_zero = self._losses(batch["ref_chosen_logps"], batch["ref_rejected_logps"], batch)[0]
-        off = float((losses - at_zero).abs().mean())
-        allowed = self.beta * tolerance * float(tokens.sum()) / len(losses) + 1e-6
+            scored = self._score(model, batch)
+            logps = scored.logps
+            (ref_chosen, ref_rejected), counts = logps.reference, (logps.chosen_tokens, logps.rejected_tokens)
+            per_token = [(logps.chosen_ratio / counts[0]).abs(), (logps.rejected_ratio / counts[1]).abs()]
+            drift = float(torch.cat(per_token).mean())
+
+            def first(chosen: Tensor, rejected: Tensor) -> Tensor:
+                moved = scored._replace(logps=logps._replace(chosen=chosen, rejected=rejected))
+                return self._mixed({name: self._loss(name, moved, batch) for name in self.losses})
+
+            losses, at_zero = first(logps.chosen, logps.rejected), first(ref_chosen, ref_rejected)
+            apart = [tolerance * tokens for tokens in counts]
+            corners = [
+                first(ref_chosen + a * apart[0], ref_rejected + b * apart[1]) for a, b in product((-1, 1), repeat=2)
+            ]
+            allowed = max(float((corner - at_zero).abs().mean()) for corner in corners) + 1e-6
+            off = float((losses - at_zero).abs().mean())
         if not (drift <= tolerance and off <= allowed):
             raise AlignmentError(
                 f"the reference is not the starting policy: log-probabilities differ by {drift:.2g} nats per token "
@@ -107,6 +223,74 @@ class DPOObjective:
                 f"{float(at_zero.mean()):.4f}; give the stage the same model as policy and reference"
             )
 
-    def _losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        reference = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        return DPO_LOSSES[self.loss_type](chosen, rejected, *reference, self.beta, self.label_smoothing)
+    @property
+    def _with_prompt(self) -> bool:
+        return self.options.prompt_nll and "orpo" in self.losses
+
+    def _score(self, model: Any, batch: Batch) -> Scored:
+        scored = batch["completion_mask"][:, 1:].bool()  # (2P, T-1)
+        asked = scored
+        if self._with_prompt:
+            chosen = torch.zeros_like(scored)
+            chosen[0::2] = batch["attention_mask"][0::2, 1:].bool()
+            asked = scored | chosen
+        read = {**batch, "completion_mask": functional.pad(asked, (1, 0))}
+        weights = None
+        if self.options.use_weighting:
+            tokens, collision = token_logprobs_and_collision(model, read)
+            weights = wpo_weights(tokens, collision, scored)
+        else:
+            tokens = token_logprobs(model, read)
+        prompts = (asked & ~scored)[0::2]
+        response = tokens.masked_fill(~scored, 0.0)
+        sums, counts = response.sum(dim=1), scored.sum(dim=1).float()
+        alpha = self.options.ld_alpha
+        said = sums if alpha is None else length_desensitised(response, scored, alpha)
+        reference = (batch["ref_chosen_logps"], batch["ref_rejected_logps"]) if self.needs_reference else (None, None)
+        return Scored(
+            PairLogps(said[0::2], said[1::2], counts[0::2], counts[1::2], *reference),
+            nll=-sums[0::2],
+            prompt_nll=-tokens[0::2].masked_fill(~prompts, 0.0).sum(dim=1),
+            prompt_tokens=prompts.sum(dim=1).float(),
+            weights=weights,
+        )
+
+    def _loss(self, name: str, scored: Scored, batch: Batch) -> Tensor:
+        """(P,) losses of one row of the table."""
+        given = scored.imitated(name == "orpo" and self._with_prompt) | {"weights": batch["weights"]}
+        if self.options.use_soft_labels:
+            given["soft_labels"] = batch["soft_labels"]
+        if self.options.margin_scale is not None:
+            given["margins"] = batch["margins"]
+        divergence = DIVERGENCES[self.options.f_divergence]
+        if self.options.f_divergence == "alpha_divergence":
+            divergence = partial(divergence, alpha=self.options.f_alpha_divergence_coef)
+        known = {
+            **self.options.model_dump(exclude_none=True),
+            "beta": self.beta,
+            "label_smoothing": self.label_smoothing,
+            "f_divergence": divergence,
+        }
+        tensors = {key: given[key] for key in tensors_of(name) if key in given}
+        options = {key: known[key] for key in options_of(name) if key in known}
+        return DPO_LOSSES[name](scored.logps, **tensors, **options)
+
+    def _mixed(self, each: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([mix * each[name] for name, mix in self.losses.items()]).sum(dim=0)
+
+    def _metrics(self, scored: Scored) -> dict[str, Tensor]:
+        """(P,) values each."""
+        preference = next(name for name in self.losses if name != "sft")
+        chosen, rejected = implicit_rewards(preference, scored.logps, self.beta)
+        values = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": ordered_right(chosen - rejected),
+            "rewards/margins": chosen - rejected,
+            "logps/chosen": scored.logps.chosen.detach(),
+            "logps/rejected": scored.logps.rejected.detach(),
+        }
+        if "orpo" in self.losses:
+            log_odds = log_odds_ratio(scored.logps).detach()
+            values |= {"log_odds_chosen": log_odds, "log_odds_ratio": functional.logsigmoid(log_odds)}
+        return values

@@ -11,6 +11,7 @@ from oracle import PAD, assert_same_gradients, classifier, encoded, rows
 from alignment.errors import DataError, RecipeError
 from alignment.training.objectives import rewards as rewards_module
 from alignment.training.objectives.rewards import RewardObjective
+from alignment.training.prefix_sharing import share_prefixes
 from reward.losses import RANKING_LOSSES, centering, davidson, options_of, plackett_luce
 
 # peft reads an attribute that transformers renamed
@@ -196,6 +197,20 @@ def test_every_loss_has_its_columns_and_no_coupling(tiny_model_dir: Path, loss: 
     alone = objective.loss(model, objective.collate([tied]))
     torch.testing.assert_close(both.sums["loss"][:1], alone.sums["loss"], rtol=1e-5, atol=1e-6)
     assert not objective.coupled
+
+
+@pytest.mark.parametrize("bound", [None, 24])
+def test_shared_prefixes_and_a_bound_on_memory_change_nothing(tiny_model_dir: Path, bound: int | None) -> None:
+    objective = RewardObjective(PAD, "plackett_luce")
+    batch = objective.collate([ranking(4), ranking(2, tiers=[[0, 1]]), ranking(3, tiers=[[0, 1, 1]])])
+    padded, shared = classifier(tiny_model_dir), share_prefixes(classifier(tiny_model_dir), bound)
+    losses = [objective.loss(model, batch).loss for model in (padded, shared)]
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    for (name, ours), theirs in zip(shared.named_parameters(), padded.parameters(), strict=True):
+        scale = float(theirs.grad.abs().max())
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * max(scale, 1e-3), msg=name)
 
 
 def test_a_record_of_ties_alone_is_refused_by_losses_that_do_not_know_them() -> None:
