@@ -15,8 +15,8 @@ BENCHMARK = Benchmark(
     name="rankings",
     title=__doc__,
     script=__file__,
-    quick=Settings(data=DATA, batch=1, max_length=512, steps=1, repeats=1),
-    full=Settings(data=DATA, batch=1, max_length=640, steps=4),
+    quick=Settings(data=DATA, batch=1, max_length=512, steps=1, repeats=1, max_tokens_per_forward=2048),
+    full=Settings(data=DATA, batch=1, max_length=640, steps=4, max_tokens_per_forward=2048),
 )
 
 if __name__ == "__main__":

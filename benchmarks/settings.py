@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import DataError
+from alignment.runtime import autocast_bf16, pick_device
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCES = ("each_step", "cached")
@@ -30,6 +31,7 @@ class Settings:
     lora: bool = False
     learning_rate: float = 1e-5
     dtype: str = "auto"
+    max_tokens_per_forward: int = 1024  # of ours, where a batch can be split by records; it changes memory, not results
     reference: str = ""  # each_step or cached; empty where a loss has none
     responses: int = 4  # of a prompt of random tokens, like the two below
     prompt_tokens: int = 256
@@ -61,6 +63,7 @@ HELP = {
     "seed": "chooses the records",
     "model": "a model reference: pypi:PACKAGE==VERSION, path:FOLDER, hf:ORG/NAME@REVISION",
     "learning_rate": "of AdamW, constant",
+    "max_tokens_per_forward": "of our side: unique tokens that run forward and backward at a time",
 }
 
 
@@ -102,10 +105,14 @@ def chosen(given: argparse.Namespace, quick: Settings, full: Settings) -> Settin
     }
     if "data" in changes:
         changes["data"] = str(Path(changes["data"]).expanduser().resolve())
-    for name in ("batch", "max_length", "warmup", "steps", "repeats"):
+    for name in ("batch", "max_length", "warmup", "steps", "repeats", "max_tokens_per_forward"):
         if changes.get(name, 1) < 1:
             raise DataError(f"--{name.replace('_', '-')} must be at least 1, not {changes[name]}")
-    return dataclasses.replace(quick if given.quick else full, **changes)
+    if not given.quick:
+        return dataclasses.replace(full, **changes)
+    if autocast_bf16(pick_device()):  # fast enough for the rows of the full run, in fewer steps
+        quick = dataclasses.replace(quick, batch=full.batch, max_length=full.max_length)
+    return dataclasses.replace(quick, **changes)
 
 
 def data_file(settings: Settings) -> Path:

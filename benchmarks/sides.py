@@ -101,7 +101,7 @@ def dpo(settings: Settings) -> Workload:
         for i, (record, pair) in enumerate(zip(sample.ids, sample.rows, strict=True))
     ]
     return Workload(
-        ObjectiveTrainer(objective, model, args, rows),
+        _trainer(objective, model, settings, args, rows),
         ranked_steps(settings, sample),
         True,
         each_step,
@@ -133,7 +133,7 @@ def kto(settings: Settings) -> Workload:
         for i, one in enumerate(single)
     ]
     return Workload(
-        ObjectiveTrainer(objective, model, args, rows),
+        ObjectiveTrainer(objective, model, args, rows),  # not bounded: KTO's batch cannot be split
         labelled_steps(settings, single),
         True,
         each_step,
@@ -170,7 +170,8 @@ def sft(settings: Settings) -> Workload:
     model, tokenizer = policy(settings)
     sample = samples.pairs(settings, tokenizer)
     rows = [{"id": record, "row": pair[0]} for record, pair in zip(sample.ids, sample.rows, strict=True)]
-    trainer = ObjectiveTrainer(SFTObjective(tokenizer.pad_token_id), _ready(model, settings), arguments(settings), rows)
+    model, args = _ready(model, settings), arguments(settings)
+    trainer = _trainer(SFTObjective(tokenizer.pad_token_id), model, settings, args, rows)
     return Workload(trainer, demonstration_steps(settings, sample), True, passed_over=sample.passed_over)
 
 
@@ -179,8 +180,13 @@ def _rewards(settings: Settings, model: Any, tokenizer: Any, sample: samples.Sam
         {"id": record, "responses": answers, "wins": torch.ones(len(answers), len(answers)).triu(1).numpy()}
         for record, answers in zip(sample.ids, sample.rows, strict=True)
     ]
+    bounded = shared and bool(settings.data)  # scaling shows what one pass takes
     trainer = ObjectiveTrainer(
-        RewardObjective(tokenizer.pad_token_id), _ready(model, settings, shared), arguments(settings), rows
+        RewardObjective(tokenizer.pad_token_id),
+        _ready(model, settings, shared),
+        arguments(settings),
+        rows,
+        max_tokens_per_forward=settings.max_tokens_per_forward if bounded else None,
     )
     return Workload(trainer, ranked_steps(settings, sample), False, passed_over=sample.passed_over)
 
@@ -197,6 +203,10 @@ def _reference(reference: Any, model: Any, batch: Mapping[str, torch.Tensor]) ->
     adapter_off = model.disable_adapter() if reference is None else nullcontext()
     with torch.no_grad(), adapter_off:
         return sequence_logprobs(model if reference is None else reference, batch)
+
+
+def _trainer(objective: Any, model: Any, settings: Settings, args: Any, rows: Sequence[Any]) -> ObjectiveTrainer:
+    return ObjectiveTrainer(objective, model, args, rows, max_tokens_per_forward=settings.max_tokens_per_forward)
 
 
 def _ready(model: Any, settings: Settings, shared: bool = True) -> Any:

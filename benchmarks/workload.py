@@ -66,7 +66,7 @@ def arguments(
         "max_steps": settings.all_steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "constant",
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",  # the default of transformers
         "train_sampling_strategy": "sequential",
         "save_strategy": "no",
         "logging_steps": 1,
