@@ -15,7 +15,7 @@ from alignment.errors import RecipeError, nearest
 from alignment.preferences.sources import DataSpec
 from alignment.shipped import shipped_folder
 from alignment.stages import STAGES, Stage
-from alignment.stages.settings import Made, StageSettings
+from alignment.stages.settings import Made, StageSettings, TrainingSettings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -150,17 +150,22 @@ def _data(head: Head, source: str, split: str) -> DataSpec:
 
 
 def _no_leak(stages: Sequence[StageSpec], where: str) -> None:
-    trained: dict[tuple[str, str | None], str] = {}
+    """No stage evaluates on what another learns from: the records it trains on, or chooses its best step by."""
+    learned: dict[tuple[str, str | None], str] = {}
     for stage in stages:
-        for spec in stage.data.values() if stage.stage.produces else ():
-            trained.setdefault((spec.source, spec.split), stage.name)
+        uses = {"train": "trains on"}
+        if isinstance(stage.settings, TrainingSettings) and stage.settings.early_stopping is not None:
+            uses["eval"] = "chooses its best step by"
+        for role, spec in stage.data.items():
+            if stage.stage.produces and role in uses:
+                learned.setdefault((spec.source, spec.split), f"{stage.name} {uses[role]}")
     for stage in stages:
         for spec in stage.data.values():
-            clash = trained.get((spec.source, spec.split))
+            clash = learned.get((spec.source, spec.split))
             if stage.stage.produces is None and clash:
                 raise RecipeError(
-                    f"{where}: {stage.name}: evaluates on {spec.source} split {spec.split}, which {clash} trains on; "
-                    "choose another split"
+                    f"{where}: {stage.name}: evaluates on {spec.source} split {spec.split}, which {clash}; choose "
+                    "another split"
                 )
 
 

@@ -79,6 +79,10 @@ def test_several_reward_models_are_evaluated_without_a_policy() -> None:
         ({"dpo": {"model": "reward"}}, r"needs a policy model, but stage reward makes reward"),
         ({"evaluate": {"models": ["base", "ppo"]}}, r"needs the output of 'ppo'"),
         ({"evaluate": {"split": "train"}}, r"evaluates on prefs.jsonl split train, which sft trains on"),
+        (
+            {"sft": {"eval_split": "test", "early_stopping": {"metric": "eval_loss"}}},
+            r"evaluates on prefs.jsonl split test, which sft chooses its best step by",
+        ),
         ({"evaluate": {"baseline": "reward"}}, r"baseline 'reward' is not among models"),
         ({"sft": {"trainer": {"bf16": True, "fp16": True}}}, r"bf16 and fp16 are both on"),
         ({"sft": {"trainer": {"max_steps": 3, "num_train_epochs": 1}}}, r"keep one"),
@@ -88,6 +92,17 @@ def test_several_reward_models_are_evaluated_without_a_policy() -> None:
 def test_bad_settings_are_named(stages: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(changed(**stages), "demo.yaml")
+
+
+def test_held_out_records_are_another_split_of_the_same_data() -> None:
+    stages = {"sft": {"eval_split": "test"}, "dpo": {"eval_split": "validation"}}
+    recipe = parse_recipe(changed(**stages), "demo.yaml")  # looking at the split of evaluate is no leak
+    for stage in recipe.stages:
+        held_out = stages.get(stage.name, {}).get("eval_split")
+        if stage.stage.produces:
+            assert {role: spec.split for role, spec in stage.data.items()} == (
+                {"train": "train", "eval": held_out} if held_out else {"train": "train"}
+            )
 
 
 def test_unknown_stage_and_top_level_key() -> None:

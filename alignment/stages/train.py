@@ -51,8 +51,7 @@ class Data(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Last metrics of training and evaluation, of the step that was kept; and which one that was, where it is not the
-    last."""
+    """Last metrics of training and evaluation, up to the step that was kept, and how that step was chosen."""
 
     metrics: dict[str, float]
     notes: tuple[str, ...]

@@ -39,15 +39,13 @@ def reference_logprobs(
     pad_id: int,
     batch_size: int,
     precision: AbstractContextManager[Any] | None = None,
-    max_tokens: int | None = None,
 ) -> Tensor:
     """log πref(completion | prompt) of every row: (N,) float32 nats on the CPU, in the order given.
 
     Rows run in eval mode, without gradients, and, for a PeftModel, with its adapter off: reference and policy are the
-    same trunk. A batch holds as many tokens as `batch_size` rows of the longest length, or `max_tokens`.
+    same trunk. A batch holds at most as many tokens as `batch_size` rows of the longest length.
     """
-    longest = max((len(row) for row in rows), default=0)
-    bound = batch_size * longest if max_tokens is None else max(max_tokens, longest)
+    bound = batch_size * max((len(row) for row in rows), default=0)
     logps = torch.empty(len(rows), dtype=torch.float32)
     device = next(model.parameters()).device
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
@@ -68,21 +66,26 @@ def prompts_together(rows: Sequence[Encoded]) -> list[int]:
 
 
 def _batches(rows: Sequence[Encoded], bound: int, shared: bool) -> Iterator[list[int]]:
-    """Places of rows, in batches of at most `bound` tokens: unique ones where prompts are shared, else padded ones."""
-    chosen: list[int] = []
-    unique = width = 0
-    for i in prompts_together(rows):
-        new = len(rows[i].completion_ids)
-        if not chosen or rows[chosen[-1]].prompt_ids != rows[i].prompt_ids:
-            new = len(rows[i])
-        width = max(width, len(rows[i]))
-        if chosen and (unique + new if shared else width * (len(chosen) + 1)) > bound:
-            yield chosen
-            chosen, unique, new, width = [], 0, len(rows[i]), len(rows[i])
-        chosen.append(i)
-        unique += new
-    if chosen:
-        yield chosen
+    """Places of rows, in batches of at most `bound` tokens: unique ones where prompts are shared, else padded ones.
+
+    Hidden states come out padded also where prompts are shared, so there may be no more than 8 times as many of those.
+    """
+    by_length = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    batch: list[int] = []
+    for i in prompts_together(rows) if shared else by_length:
+        grown = [*batch, i]
+        padded = len(grown) * max(len(rows[j]) for j in grown)
+        if batch and (padded > bound * (8 if shared else 1) or (shared and _with_prompts_once(rows, grown) > bound)):
+            yield batch
+            grown = [i]
+        batch = grown
+    if batch:
+        yield batch
+
+
+def _with_prompts_once(rows: Sequence[Encoded], chosen: Sequence[int]) -> int:
+    prompts = {tuple(rows[i].prompt_ids) for i in chosen}
+    return sum(map(len, prompts)) + sum(len(rows[i].completion_ids) for i in chosen)
 
 
 class ReferenceCache:

@@ -170,7 +170,10 @@ def hostile(run: Run) -> Run:
             replace(
                 s,
                 notes=(evil,),
-                data=tuple(replace(use, source=evil, digest=evil, role=evil, dropped={evil: 1}) for use in s.data),
+                data=tuple(
+                    replace(use, source=evil, digest=evil, role=evil, dropped={evil: 1}, partly={evil: 1})
+                    for use in s.data
+                ),
             )
             for s in run.manifest.stages
         ),
@@ -188,6 +191,15 @@ def test_every_field_is_escaped(run: Run) -> None:
     assert "\u202e" not in source
     assert source.count("</style>") == 1
     assert not {name for _, attributes in page.elements for name in attributes} & {"style", "src"}
+
+
+def test_what_was_cut_from_records_is_shown_beside_what_was_dropped(run: Run) -> None:
+    first, *others = run.manifest.stages
+    use = replace(first.data[0], partly={"cut at max_length tokens (64)": 12})
+    stages = (replace(first, data=(use,)), *others)
+    text = Page(render(replace(run, manifest=replace(run.manifest, stages=stages)), {})).text
+    assert "12 cut at max_length tokens (64)" in text
+    assert "9 longer than max_length; 7 all tied" in text
 
 
 def test_long_output_is_folded_not_lost(page: Page) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from alignment.errors import RecipeError
 from alignment.training import arguments
-from alignment.training.arguments import OWNED, autocast, check_arguments, precision_name, training_arguments
+from alignment.training.arguments import BESIDE, OWNED, autocast, check_arguments, precision_name, training_arguments
 
 
 def test_ours_then_the_stages_then_the_recipes(tmp_path: Path) -> None:
@@ -69,6 +69,10 @@ def test_values_are_cast_to_the_type_of_the_field(key: str, value: Any, expected
         ({"report_to": 3}, "expects .* not 3"),
         ({"warmup_ratio": 3}, "dpo.trainer.warmup_ratio: a share of all steps, 0 <= ratio < 1, not 3"),
         ({"warmup_ratio": 0.1, "warmup_steps": 3}, "keep one"),
+        ({"load_best_model_at_end": True}, "not yours to set: set `early_stopping` beside `trainer`"),
+        ({"train_sampling_strategy": "group_by_length"}, "set `group_by_length` beside `trainer` to group them"),
+        ({"max_tokens_per_forward": 8}, "a setting of the stage; write it beside `trainer`, not in it"),
+        ({"neftune_noise_alpha": 5}, "not tested with this trainer"),
     ],
 )
 def test_what_cannot_be_is_named(overrides: dict[str, Any], message: str) -> None:
@@ -80,6 +84,12 @@ def test_what_cannot_be_is_named(overrides: dict[str, Any], message: str) -> Non
 def test_values_that_contradict_each_other_are_a_recipe_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"dpo\.trainer: At most one of fp16 and bf16"):
         training_arguments(str(tmp_path), 0, {"fp16": True, "bf16": True, "use_cpu": True}, {}, stage="dpo")
+
+
+def test_everything_beside_the_trainer_is_a_setting_of_every_training_stage() -> None:
+    from alignment.stages.settings import TrainingSettings
+
+    assert set(BESIDE) <= set(TrainingSettings.model_fields)
 
 
 def test_everything_we_own_is_a_key_of_the_trainer() -> None:

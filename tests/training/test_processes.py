@@ -28,7 +28,7 @@ def test_two_processes_equal_one(tiny_model_dir: Path, tmp_path: Path) -> None:
         environment = {
             **os.environ, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(SCRIPT.parents[2]), "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3])), "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
         command = [sys.executable, str(SCRIPT), str(tiny_model_dir), str(tmp_path / "two")]
         ranks.append(
@@ -41,7 +41,9 @@ def test_two_processes_equal_one(tiny_model_dir: Path, tmp_path: Path) -> None:
             process.kill()
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)[-4000:]
     passes = [line for output in outputs for line in output.splitlines() if line.startswith("passes")]
-    assert sorted(passes) == ["passes 2", "passes 3"]  # two micro-batches on each, and one of them had to be split
+    assert sorted(passes) == ["passes 3", "passes 4"]  # of two micro-batches each: they were split, and not evenly
+    for output in outputs:  # from the middle of the second epoch, both read on where they were
+        assert "resumed True" in output.splitlines()
     two = json.loads((tmp_path / "two" / "found.json").read_text())
     gradients = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
 

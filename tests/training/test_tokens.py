@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import DataError, ModelError
-from alignment.training.tokens import LengthReport, encode, encode_record, text_encoder
+from alignment.training.tokens import Encoded, LengthReport, encode, encode_record, encoded_in, text_encoder
 
 USER = {"role": "user", "content": "please answer"}
 HI = {"role": "assistant", "content": "the cat"}
@@ -136,7 +136,14 @@ def test_a_record_is_kept_whole_or_not_at_all_and_counted(tokenizer: Any) -> Non
     assert cut is not None
     assert [len(row) for row in cut] == [limit - 2, limit]
     assert (report.kept, report.truncated, report.dropped) == (2, ["c"], ["b"])
-    assert report.say() == f"2 records kept, 1 of them truncated, 1 dropped (max_length {limit} tokens)"
+    with pytest.raises(DataError, match=rf"record d: \d+ tokens of prompt and response, more than max_length {limit}"):
+        encode_record(tokenizer, "d", [USER], [short, long], report, truncation="error")
+
+
+def test_the_sequences_in_a_row_are_found_whatever_their_keys() -> None:
+    a, b, c = (Encoded([1], [n], [1]) for n in range(3))
+    assert encoded_in({"id": "x", "chosen": a, "rejected": b, "weight": 1.0}) == [a, b]
+    assert encoded_in({"id": "x", "responses": [c, a], "wins": [[0, 1], [0, 0]], "kl_row": b}) == [c, a, b]
 
 
 def test_scoring_uses_the_rule_of_training(tokenizer: Any) -> None:

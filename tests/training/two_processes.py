@@ -88,10 +88,35 @@ def run(model_dir: str, folder: Path, batch_size: int, shared: bool = False) -> 
     }
 
 
+def rows_read(model_dir: Path, folder: Path, checkpoint: str | None = None) -> list[list[str]]:
+    """Ids of the batches this process trains on in 3 epochs of 3 steps, or from a checkpoint on."""
+    from tiny_trainer import PAD, pair_rows, policy, trainer_of
+
+    from alignment.training.objectives.pairs import DPOObjective
+
+    read: list[list[str]] = []
+
+    class Reading(DPOObjective):
+        def loss(self, model: Any, batch: Any) -> Any:
+            read.append(batch["ids"])
+            return super().loss(model, batch)
+
+    settings = {
+        "num_train_epochs": 3, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1,
+        "ddp_backend": "gloo",
+    }  # fmt: skip
+    rows = pair_rows(12, policy(model_dir))
+    trainer_of(model_dir, folder, rows, Reading(PAD), **settings).train(resume_from_checkpoint=checkpoint)
+    return read
+
+
 if __name__ == "__main__":
     found = run(sys.argv[1], Path(sys.argv[2]), batch_size=2, shared=True)
     print(f"passes {found['passes']}")
     if found["rank"] == 0:
         torch.save(found.pop("gradients"), Path(sys.argv[2]) / "gradients.pt")
         (Path(sys.argv[2]) / "found.json").write_text(json.dumps(found))
+    model, folder = Path(sys.argv[1]), Path(sys.argv[2]) / "resumed"
+    whole = rows_read(model, folder)
+    print(f"resumed {rows_read(model, folder, str(folder / 'checkpoint-5')) == whole[5:]}")
     torch.distributed.destroy_process_group()
