@@ -53,7 +53,7 @@ def test_what_contradicts_itself_is_an_error(given: dict[str, Any], message: str
 
 
 def test_to_evaluate_no_more_than_never_is_no_contradiction() -> None:
-    TrainingSettings(data="prefs", trainer={"eval_strategy": "no"})
+    assert TrainingSettings(data="prefs", trainer={"eval_strategy": "no"}).eval_split is None
 
 
 def test_which_way_a_metric_gets_better_is_known_or_said() -> None:
