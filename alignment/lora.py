@@ -12,6 +12,7 @@ from alignment.errors import ModelError
 from alignment.runtime import quiet
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -33,7 +34,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Freezes `model` and adds a fresh adapter to it, in place: A random from torch's global seed, B zero.
 
     The score head of a reward model stays trainable and is saved with the adapter. Raises ModelError when
-    `target_modules` names nothing in the model.
+    `target_modules` names nothing in the model, or a layer whose weight another layer shares.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -48,7 +49,8 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         bias=settings.bias,
     )
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Model (with|has) `?tie_word_embeddings")  # refused below
             adapted: PeftModel = get_peft_model(model, config)
     except ValueError as error:
         wanted = settings.target_modules
@@ -56,8 +58,39 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         raise ModelError(
             f"peft.target_modules {wanted!r} fits nothing here; use all-linear, or some of: {known}"
         ) from error
+    _refuse_shared(adapted)
     as_one_product(adapted)
     return adapted
+
+
+def _refuse_shared(adapted: PeftModel) -> None:
+    """An adapter on one of two tied layers moves that one alone while it trains, and both once it is merged."""
+    from peft.tuners.lora import LoraLayer
+
+    places = weight_places(adapted)
+    for path, layer in adapted.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        name = shown(path)
+        others = [place for place in places.get(id(layer.get_base_layer().weight), []) if place != name]
+        if others:
+            raise ModelError(
+                f"peft.target_modules: {name} shares its weight with {', '.join(others)}, and merging its adapter "
+                "would change both; leave it out"
+            )
+
+
+def weight_places(model: torch.nn.Module) -> dict[int, list[str]]:
+    """id of a weight -> the names of the layers that hold it; a tied weight has several."""
+    places: dict[int, list[str]] = {}
+    for path, weight in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(weight), []).append(shown(path.removesuffix(".weight").removesuffix(".base_layer")))
+    return places
+
+
+def shown(path: str) -> str:
+    """The name of a module without what peft puts before it."""
+    return path.removeprefix("base_model.model.")
 
 
 def linear_names(model: PreTrainedModel) -> set[str]:

@@ -235,7 +235,8 @@ def _validate(model: type[M], given: dict[str, Any], where: str, extra_names: Se
         if first["type"] == "missing":
             raise RecipeError(f"{where}: {path}: this key is required") from error
         value = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
-        raise RecipeError(f"{where}: {path}: {first['msg'].removeprefix('Value error, ')}{value}") from error
+        at = f"{where}: {path}" if path else where  # a rule over several keys has no place of its own
+        raise RecipeError(f"{at}: {first['msg'].removeprefix('Value error, ')}{value}") from error
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:

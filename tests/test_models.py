@@ -19,6 +19,7 @@ import torch
 from alignment.errors import ModelError, StorageError
 from alignment.models import (
     LoraSettings,
+    add_lora,
     load_policy,
     model_digest,
     new_reward_model,
@@ -168,6 +169,20 @@ def test_a_fresh_adapter_changes_nothing_and_follows_the_seed(base: str, registr
 def test_target_modules_that_fit_nothing_list_what_there_is(base: str, registry: ModelRegistry) -> None:
     with pytest.raises(ModelError, match=r"fits nothing here; .*some of: .*down_proj.*q_proj"):
         load_policy(base, registry, adapter_config=LoraSettings(target_modules=["query"]))
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_an_adapter_on_a_tied_weight_is_refused(name: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def model(tied: bool) -> Any:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return LlamaForCausalLM(LlamaConfig(vocab_size=64, tie_word_embeddings=tied, **sizes))
+
+    with pytest.raises(ModelError, match=rf"target_modules: (model\.)?{name} shares its weight with .*leave it out"):
+        add_lora(model(True), LoraSettings(target_modules=["q_proj", name]))
+    apart = add_lora(model(False), LoraSettings(target_modules=["q_proj", name]))
+    assert any(name in path and "lora_" in path for path, _ in apart.named_parameters())
 
 
 def test_a_changed_base_is_noticed_by_its_adapter(

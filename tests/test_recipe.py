@@ -86,6 +86,7 @@ def test_several_reward_models_are_evaluated_without_a_policy() -> None:
         ({"evaluate": {"baseline": "reward"}}, r"baseline 'reward' is not among models"),
         ({"sft": {"trainer": {"bf16": True, "fp16": True}}}, r"bf16 and fp16 are both on"),
         ({"sft": {"trainer": {"max_steps": 3, "num_train_epochs": 1}}}, r"keep one"),
+        ({"reward": {"aggregate": "worst"}}, r"^demo.yaml: reward: aggregate needs several heads"),
         ({"sft": {"data": "preffs"}}, r"'preffs' is neither a name under `data:`, .*; nearest: prefs"),
     ],
 )

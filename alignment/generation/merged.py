@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from alignment.errors import ModelError
+from alignment.lora import shown, weight_places
 
 
 @contextmanager
@@ -56,10 +57,8 @@ def _check_sums(model: Any, layers: dict[Any, list[str]]) -> None:
 
     if not layers:
         return
-    places: dict[int, list[str]] = {}  # a tied weight has several
-    for path, weight in model.named_parameters(remove_duplicate=False):
-        places.setdefault(id(weight), []).append(_shown(path.removesuffix(".weight").removesuffix(".base_layer")))
-    names = {module: _shown(path) for path, module in model.named_modules()}
+    places = weight_places(model)
+    names = {module: shown(path) for path, module in model.named_modules()}
     for layer, active in layers.items():
         name, base = names[layer], layer.get_base_layer()
         if not isinstance(base, nn.Linear | Conv1D) or not base.weight.is_floating_point():
@@ -73,7 +72,3 @@ def _check_sums(model: Any, layers: dict[Any, list[str]]) -> None:
         else:
             continue
         raise ModelError(f"{name} {why}: a LoRA on it cannot be sampled from; leave it out of peft.target_modules")
-
-
-def _shown(path: str) -> str:
-    return path.removeprefix("base_model.model.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerState
 
 from alignment.errors import AlignmentError, DataError
@@ -56,8 +55,7 @@ class Reward:
         texts = [completion[0]["content"] for completion in completions]
         empty = [is_empty(text) for text in texts]
         try:
-            asked = gather_object(list(zip(id, empty, strict=True)))  # of all processes, so that all stop or none
-            refuse_silence([prompt for prompt, _ in asked], [one for _, one in asked])
+            refuse_silence(id, empty)
             scored = self._scorer.score(id, prompts, texts)
             watched = None if self._watch is None else self._watch.score(id, prompts, texts)
         except AlignmentError as error:
