@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
-from tiny_run import alignment, write_records
+from tiny_run import alignment_here, write_records
 
 from alignment.errors import AlignmentError, RecipeError
 from alignment.recipe import parse_recipe
@@ -211,7 +211,7 @@ def test_the_whole_study(tmp_path: Path, tiny_model_dir: Path) -> None:
     path = tmp_path / "tiny.yaml"
     records = write_records(tmp_path / "records.jsonl")
     path.write_text(yaml.safe_dump(recipe(f"path:{tiny_model_dir}", str(records))))
-    done = alignment(tmp_path, "run", str(path))
+    done = alignment_here(tmp_path, "run", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     [made] = (tmp_path / "runs/tiny/stages").glob("overoptimisation-*/overoptimisation.json")
     found = load_study("overoptimisation", made)
@@ -231,5 +231,5 @@ def test_the_whole_study(tmp_path: Path, tiny_model_dir: Path) -> None:
     page = render(load_run(tmp_path / "runs/tiny"), dict.fromkeys(figures, "<svg></svg>"))
     assert all(f'id="figure-{name}"' in page for name in figures)
     assert "length (watched)" in page
-    again = alignment(tmp_path, "run", str(path))
+    again = alignment_here(tmp_path, "run", str(path))
     assert "nothing to do" in again.stdout + again.stderr

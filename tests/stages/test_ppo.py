@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_run import alignment, stage_digests, start, training_log, write_records
+from tiny_run import alignment, alignment_here, stage_digests, start, training_log, write_records
 from tiny_sampling import run
 
 from alignment.errors import AlignmentError, RecipeError
@@ -119,9 +119,9 @@ def test_the_whole_chain(tmp_path: Path, tiny_model_dir: Path) -> None:
     assert manifest["stages"][-1]["metrics"]["steps"] == 4
     assert manifest["stages"][-1]["inputs"]["reward"].startswith("tiny-reward@")
     assert not list(tmp_path.glob("runs/tiny/stages/ppo-*/checkpoints"))
-    lineage = alignment(tmp_path, "models", "lineage", "tiny-ppo@1")
+    lineage = alignment_here(tmp_path, "models", "lineage", "tiny-ppo@1")
     assert lineage.returncode == 0, lineage.stderr
-    again = alignment(tmp_path, "run", str(recipe))
+    again = alignment_here(tmp_path, "run", str(recipe))
     assert "nothing to do" in again.stdout
 
 
@@ -139,20 +139,20 @@ def test_a_reward_model_with_another_tokenizer(tmp_path: Path, tiny_model_dir: P
     step = {"max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no"}
     before = [{"reward": {"data": "prefs", "model": f"path:{other}", "trainer": step}}]
     recipe = write(tmp_path, tiny_model_dir, before, reward="auto", trainer={"max_steps": 1}, model="base")
-    done = alignment(tmp_path, "run", str(recipe))
+    done = alignment_here(tmp_path, "run", str(recipe))
     assert done.returncode == 0, done.stderr
     assert training_log(tmp_path, "ppo")[0]["objective/scores"] is not None
 
 
 def test_prompts_that_do_not_fit_are_counted_or_an_error(tmp_path: Path, tiny_model_dir: Path) -> None:
     recipe = write(tmp_path, tiny_model_dir, max_prompt_length=41, trainer={"max_steps": 1})
-    done = alignment(tmp_path, "run", str(recipe))
+    done = alignment_here(tmp_path, "run", str(recipe))
     assert done.returncode == 0, done.stderr
     assert "dropped: prompt longer than 41 tokens" in done.stdout
-    failed = alignment(tmp_path, "run", str(recipe), "ppo.long_prompts=error")
+    failed = alignment_here(tmp_path, "run", str(recipe), "ppo.long_prompts=error")
     assert failed.returncode == 2
     assert "more than max_prompt_length 41; raise it, or set long_prompts: drop" in failed.stderr
-    none = alignment(tmp_path, "run", str(recipe), "ppo.max_prompt_length=512", "ppo.max_new_tokens=600")
+    none = alignment_here(tmp_path, "run", str(recipe), "ppo.max_prompt_length=512", "ppo.max_new_tokens=600")
     assert none.returncode == 2
     assert "none of 29 prompts can be used" in none.stderr
 
@@ -168,7 +168,7 @@ def test_values_of_their_own_adapter_stay_out_of_the_registry(tmp_path: Path, ti
     }
     stored = {}
     for own, path in recipes.items():
-        done = alignment(path.parent, "run", str(path))
+        done = alignment_here(path.parent, "run", str(path))
         assert done.returncode == 0, done.stderr
         folder = path.parent / "registry/tiny-ppo/1"
         (weights,) = folder.rglob("*.safetensors")
@@ -240,7 +240,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(tmp_path: Path, tiny_
     settings = {"peft": {"r": 4}, "trainer": {"max_steps": 8, "learning_rate": 1e-3}, "kl_coef": 0.2}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     recipes = {folder: write(folder, tiny_model_dir, **settings) for folder in (whole, cut)}
-    assert alignment(whole, "run", str(recipes[whole])).returncode == 0
+    assert alignment_here(whole, "run", str(recipes[whole])).returncode == 0
     process = start(cut, "run", str(recipes[cut]))
     end = time.monotonic() + 120
     while not list(cut.glob(f"{CHECKPOINTS}/checkpoint-[3-7]/COMPLETE")):
@@ -251,7 +251,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(tmp_path: Path, tiny_
     process.communicate()
     kept = max(int(path.parent.name.split("-")[1]) for path in cut.glob(f"{CHECKPOINTS}/checkpoint-*/COMPLETE"))
     begun = training_log(cut, "ppo")[-1]["step"]  # a step is logged before it is saved
-    resumed = alignment(cut, "run", str(recipes[cut]))
+    resumed = alignment_here(cut, "run", str(recipes[cut]))
     assert resumed.returncode == 0, resumed.stderr
     assert f"ppo: resuming from step {kept}\n" in resumed.stdout
     assert 3 <= kept <= begun <= kept + 1  # one step is lost at most

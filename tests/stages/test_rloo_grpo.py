@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_run import alignment, stage_digests, start, training_log, write_records
+from tiny_run import alignment_here, stage_digests, start, training_log, write_records
 
 from alignment import pipeline
 from alignment.errors import AlignmentError, DataError, RecipeError
@@ -418,7 +418,7 @@ def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(tiny_mode
     import yaml
 
     kind = "grpo"
-    trainer = {**TRAINER, "max_steps": 12, "save_steps": 1, "per_device_train_batch_size": 16}  # 7 steps an epoch
+    trainer = {**TRAINER, "max_steps": 10, "save_steps": 1, "per_device_train_batch_size": 16}  # 7 steps an epoch
     digests, logs = [], []
     for name in ("whole", "killed"):
         folder = tmp_path / name
@@ -434,7 +434,7 @@ def test_kill_dash_nine_and_the_same_command_end_with_the_same_weights(tiny_mode
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
             assert not list((folder / "runs/tiny/stages").glob(f"{kind}-*/result.json"))
-        done = alignment(folder, "run", "tiny.yaml")
+        done = alignment_here(folder, "run", "tiny.yaml")
         assert done.returncode == 0, done.stderr
         assert "arning" not in done.stderr
         assert ("resuming from checkpoint-" in done.stdout + done.stderr) == (name == "killed")
