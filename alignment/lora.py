@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alignment.errors import ModelError
 from alignment.runtime import quiet
+from alignment.tied_weights import shown, weight_places
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -78,19 +78,6 @@ def _refuse_shared(adapted: PeftModel) -> None:
                 f"peft.target_modules: {name} shares its weight with {', '.join(others)}, and merging its adapter "
                 "would change both; leave it out"
             )
-
-
-def weight_places(model: torch.nn.Module) -> dict[int, list[str]]:
-    """id of a weight -> the names of the layers that hold it; a tied weight has several."""
-    places: dict[int, list[str]] = {}
-    for path, weight in model.named_parameters(remove_duplicate=False):
-        places.setdefault(id(weight), []).append(shown(path.removesuffix(".weight").removesuffix(".base_layer")))
-    return places
-
-
-def shown(path: str) -> str:
-    """The name of a module without what peft puts before it."""
-    return path.removeprefix("base_model.model.")
 
 
 def linear_names(model: PreTrainedModel) -> set[str]:

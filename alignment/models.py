@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.dropout import switch_off_dropout
 from alignment.errors import ModelError
+from alignment.generation.turn_end import remember_end
 from alignment.lora import LoraSettings, add_lora, merge_adapter
 from alignment.registry import ModelRegistry
 from alignment.runtime import autocast, autocast_bf16, pick_device, quiet
@@ -67,7 +68,8 @@ def load_policy(
     Stored adapters are merged in order, so the model is always a plain one; with `adapter_config` a fresh LoRA
     adapter is put on it (seed torch before). `chat_template` is a Jinja file that replaces the tokenizer's own.
     The model does not know its path: a trainer that tried to reload "the reference" by name fails instead of
-    silently taking the base weights. It does know its reference (`source_ref`), which an adapter is saved with.
+    silently taking the base weights. It does know its reference (`source_ref`), which an adapter is saved with, and,
+    in its generation_config, what ends a turn of the template.
     Raises ModelError, RegistryError, StorageError.
     """
     resolved = resolve(ref, registry, say)
@@ -78,6 +80,7 @@ def load_policy(
     model = _policy_weights(resolved.chain, ref)
     model.source_ref = resolved.ref
     tokenizer = _tokenizer(resolved, chat_template)
+    remember_end(model, tokenizer)
     if adapter_config is not None:
         model = add_lora(model, adapter_config)
     return model.to(device), tokenizer

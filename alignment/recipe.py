@@ -162,6 +162,8 @@ def _data(head: Head, need: DataNeed, earlier: Sequence[Made], rounds: Mapping[s
     source, made = need.source, [m.name for m in earlier if m.produces == "records"]
     if source in head.data:
         spec = head.data[source]
+        if spec.split is not None:
+            raise RecipeError(f"data.{source}.split: each stage says which part it reads; set `split` there")
     elif source in {m.name for m in earlier}:
         spec = DataSpec(source=f"{MADE}{source}")
     elif ":" in source or "/" in source or "." in source:

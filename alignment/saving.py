@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.atomic import storage_errors
+from alignment.errors import ModelError
 from alignment.runtime import quiet
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes full weights, config and tokenizer into `folder`; anyone can load it with `from_pretrained`.
 
-    Raises TypeError for a model with an adapter on it (merge it or use `save_adapter`), StorageError for a full disk.
+    Raises TypeError for a model with an adapter on it (merge it or use `save_adapter`), ModelError for weights that are
+    not finite, StorageError for a full disk.
     """
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
         raise TypeError("save_model writes full weights: merge the adapter first, or use save_adapter")
+    _check_finite(dict(model.named_parameters()))
     with _writing(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -36,8 +40,9 @@ def save_adapter(
 ) -> None:
     """Writes the adapter of `model` as a delta to `parent` (a model reference), with the tokenizer if one is given.
 
-    `parent` is what the model was loaded from unless given; ValueError when neither is known. Equal weights give
-    equal files: peft keeps the target modules in a set, whose order differs between processes.
+    `parent` is what the model was loaded from unless given; ValueError when neither is known, ModelError for weights
+    that are not finite. Equal weights give equal files: peft keeps the target modules in a set, whose order differs
+    between processes.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -52,6 +57,7 @@ def save_adapter(
         config.target_modules = sorted(config.target_modules)
     # Embeddings are never trained here; "auto" would look for the parent on the hub.
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    _check_finite(state)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -59,6 +65,12 @@ def save_adapter(
         config.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(f"{name} has values that are not finite: a model like this is not saved")
 
 
 @contextmanager

@@ -26,7 +26,10 @@ MARKER = "reward_model"  # in a model's config: what its heads are; absent for o
 
 
 def marker(model: Any) -> dict[str, Any]:
-    """What the config says about the heads: `heads` and `aggregate` of an ensemble, or the rules of a process model."""
+    """What the config says about the heads: `heads` and `aggregate` of an ensemble, or the rules of a process model.
+
+    And `ties` [loss, parameter], where the loss has a probability of ties.
+    """
     return dict(getattr(_classifier(model).config, MARKER, None) or {})
 
 
@@ -78,14 +81,16 @@ def sequence_rewards(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def head_rule(model: Any, aggregate: str | None = None, penalty: float | None = None) -> Aggregate:
-    """How the heads become one score: by `aggregate` and its `penalty`, or where it is None as the config remembers.
+    """How the heads become one score: by `aggregate` and `penalty`, and what is None as the config remembers it.
 
-    Raises ValueError as `aggregate_rule`.
+    The penalty that is remembered belongs to the aggregate that is remembered, and goes with no other. Raises
+    ValueError as `aggregate_rule`.
     """
-    if aggregate is None:
-        trained_for = marker(model)
-        aggregate = trained_for.get("aggregate", "mean")
-        penalty = trained_for.get("penalty") if penalty is None else penalty
+    trained_for = marker(model)
+    remembered = trained_for.get("aggregate", "mean")
+    aggregate = remembered if aggregate is None else aggregate
+    if penalty is None and aggregate == remembered:
+        penalty = trained_for.get("penalty")
     return aggregate_rule(aggregate, penalty)
 
 
@@ -131,7 +136,7 @@ class RewardModel:
             max_length: longest row in tokens; None takes the model's own limit.
             autocast: run the trunk under autocast in this dtype; the head stays float32.
             aggregate: a row of AGGREGATES; None takes what the model was trained for.
-            penalty: of the aggregate `uncertainty`.
+            penalty: of the aggregate `uncertainty`; None takes what the model was trained with, or 1.
 
         Raises:
             ValueError: no reward model, a model that rates steps, an unknown aggregate, or a penalty it does not have.
@@ -151,6 +156,12 @@ class RewardModel:
     def heads(self) -> int:
         """How many heads the model has."""
         return int(marker(self.model).get("heads", 1))
+
+    @property
+    def ties(self) -> tuple[str, float] | None:
+        """The loss with a probability of ties that the model was trained with, and its parameter; None of another."""
+        found = marker(self.model).get("ties")
+        return None if found is None else (str(found[0]), float(found[1]))
 
     def rewards(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Rewards of a right-padded batch (`input_ids`, `attention_mask`): (N,) float32, with gradients."""

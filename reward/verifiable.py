@@ -11,10 +11,12 @@ from typing import Any
 
 MARK = "####"  # before the final answer, as in GSM8K
 _NUMBER = re.compile(
-    r"((?<![0-9A-Za-z)\]])[-\u2212])?"  # a sign, not the minus of 16-3
-    r"(?:[$€£]\s?([-\u2212])?)?"
-    r"([0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+    r"((?<![0-9A-Za-z)\]])[-\u2212\u2013])?"  # a sign, not the minus of 16-3
+    r"(?:[$€£]\s?([-\u2212\u2013])?)?"
+    r"([0-9]+(?:[.,][0-9]+|\s?/\s?[0-9]+|\x20[0-9]+/[0-9]+|,?\x200[0-9]{2}(?![0-9]))*"  # 1,018.5, 1/2, 1 1/2, 1 018
+    r"|(?<![\w.])\.[0-9]+|\\?[dt]?frac\{[^{}]*\}\{[^{}]*\})"
 )
+_PLAIN = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)?(?:\.[0-9]+)?")  # of what _NUMBER finds, what has one reading
 _BEFORE_NUMBER = " \t\r\n*_`\\([{"  # Markdown and LaTeX around an answer
 
 
@@ -35,19 +37,29 @@ def gsm8k(text: str, response: str) -> float:
 def final_number(text: str) -> Decimal | None:
     """The number a solution ends in, or None.
 
-    With a `####`, it is the number right behind the last one, or else the last number after it; without one, the last
-    number of the text. Commas, currency signs, units, Markdown and a full stop around a number do not count.
+    With a `####`, it is the number right behind the last one that any follows, or else the last number after that one;
+    without, the last number of the text. Commas between thousands, currency signs, units, Markdown and a full stop
+    around a number do not count. Where the solution ends in 1/2, in 2,3 or in 18, 000 it has no final number: a
+    fraction is not its denominator, and figures that can be read in two ways are not read in one.
     """
-    _, mark, tail = text.rpartition(MARK)
-    found = _NUMBER.match(tail.lstrip(_BEFORE_NUMBER)) if mark else None
-    if found is None:
-        for found in _NUMBER.finditer(tail):  # noqa: B007 (the last one stays)
-            pass
-    if found is None:
+    found, (before, *behind) = None, text.split(MARK)
+    for tail in reversed(behind):
+        found = _NUMBER.match(tail.lstrip(_BEFORE_NUMBER)) or _last(tail)
+        if found is not None:
+            break
+    if not behind:
+        found = _last(before)
+    if found is None or not _PLAIN.fullmatch(found[3]):
         return None
-    before, behind_currency, digits = found.groups()
-    number = Decimal(digits.replace(",", ""))
-    return -number if before or behind_currency else number
+    number = Decimal(found[3].replace(",", ""))
+    return -number if found[1] or found[2] else number
+
+
+def _last(text: str) -> re.Match[str] | None:
+    found = None
+    for found in _NUMBER.finditer(text):  # noqa: B007 (the last one stays)
+        pass
+    return found
 
 
 def full_match(text: str, response: str, *, pattern: str) -> float:

@@ -21,6 +21,7 @@ RANK = {
     "overrides": 2,
     "runtime": 1,
     "dropout": 1,
+    "tied_weights": 1,
     "model_entry": 2,
     "generation": 2,
     "registry": 3,

@@ -232,6 +232,22 @@ def test_full_weights_survive_saving(base: str, registry: ModelRegistry) -> None
             assert base.removeprefix("path:").encode() not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(
+    base: str, registry: ModelRegistry, tmp_path: Path, value: float
+) -> None:
+    whole, tokenizer = load_policy(base, registry)
+    adapted, _ = load_policy(base, registry, adapter_config=LoraSettings(r=2))
+    for model, save in ((whole, save_model), (adapted, save_adapter)):
+        name, weight = [(n, w) for n, w in model.named_parameters() if w.requires_grad][-1]
+        with torch.no_grad():
+            weight.view(-1)[0] = value
+        module = name.rpartition(".")[0].removesuffix(".default")
+        with pytest.raises(ModelError, match=rf"{module}\S* has values that are not finite"):
+            save(model, tokenizer, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_model_does_not_offer_its_base_weights_under_its_name(base: str, registry: ModelRegistry) -> None:
     sft, _ = train_adapter(registry, "sft", base, 1)
     model, _ = load_policy(sft, registry)

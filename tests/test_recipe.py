@@ -95,6 +95,13 @@ def test_bad_settings_are_named(stages: dict[str, Any], message: str) -> None:
         parse_recipe(changed(**stages), "demo.yaml")
 
 
+def test_a_split_stands_in_the_stage() -> None:
+    raw = changed()
+    raw["data"] = {name: spec | {"split": "test"} for name, spec in raw["data"].items()}
+    with pytest.raises(RecipeError, match=r"data\.prefs\.split: each stage says which part it reads"):
+        parse_recipe(raw, "demo.yaml")
+
+
 def test_held_out_records_are_another_split_of_the_same_data() -> None:
     stages = {"sft": {"eval_split": "test"}, "dpo": {"eval_split": "validation"}}
     recipe = parse_recipe(changed(**stages), "demo.yaml")  # looking at the split of evaluate is no leak

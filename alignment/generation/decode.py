@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alignment.errors import ModelError
 from alignment.generation.kv_cache import GrowingLayer, growing_cache, join_caches, keep_rows, spread_cache
+from alignment.generation.turn_end import end_tokens
 
 BATCH_SIZE = 64
 # Prompts of other lengths run apart once so many tokens ran together that a pass is worth its overhead.
@@ -119,15 +120,15 @@ def decode(
 
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends an answer: the tokenizer's EOS and the end tokens of the model's generation_config.
+    """What ends an answer: the tokenizer's EOS, the token that ends a turn of its chat template, and the end tokens of
+    the model's generation_config.
 
     Raises ModelError when there is none.
     """
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])} - {None}
+    ends = frozenset(end_tokens(model, tokenizer))
     if not ends:
         raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no EOS token, so no answer could end; add one")
-    return frozenset(ends)
+    return ends
 
 
 @contextmanager

@@ -43,8 +43,9 @@ def generate(
 ) -> list[Generation | None]:
     """One answer per prompt, in the order given; None where prompt and answer cannot fit the model's context.
 
-    An answer ends at the tokenizer's EOS or at an end token of the model's generation_config. With a temperature, the
-    draws of prompt i come from (seed, i) alone: batch size and neighbours change nothing but rounding.
+    An answer ends at the tokenizer's EOS, at what ends a turn of its chat template, or at an end token of the model's
+    generation_config. With a temperature, the draws of prompt i come from (seed, i) alone: batch size and neighbours
+    change nothing but rounding.
 
     Args:
         model: a causal language model; its weights are bf16 while it generates and as before afterwards.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from alignment.errors import ModelError
-from alignment.lora import shown, weight_places
+from alignment.tied_weights import shown, weight_places
 
 
 @contextmanager

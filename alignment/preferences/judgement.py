@@ -109,7 +109,7 @@ class Judgement(StrictModel):
     submitted_at: AwareDatetime | None = None
     active_ms: Count | None = None
     status: Literal["draft", "submitted", "skipped", "retracted"] = "submitted"
-    gold: bool = False  # the known answer of a control item
+    gold: bool = False  # the known answer of a control item: a key, which is never counted as a vote
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -16,11 +16,16 @@ OptionalMatrix = tuple[tuple[float | None, ...], ...]
 def counted_judgements(record: PreferenceRecord) -> list[Judgement]:
     """The judgements that count: of each annotator the latest revision, if that one is submitted.
 
+    A `gold` judgement is the answer key of a control item and nobody's vote: it never counts, in training as in
+    evaluation. Annotators are controlled by comparing theirs with it, and theirs count.
+
     A draft changes nothing until it is submitted. A later revision that is skipped or retracted withdraws the
     earlier one: going back to an answer that the annotator had already replaced would put words in their mouth.
     """
     latest: dict[str, Judgement] = {}
     for judgement in record.judgements:
+        if judgement.gold:
+            continue
         held = latest.get(judgement.annotator.id)
         if judgement.status != "draft" and (held is None or judgement.revision > held.revision):
             latest[judgement.annotator.id] = judgement

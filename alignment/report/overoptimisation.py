@@ -47,7 +47,7 @@ def small_print(study: Study) -> str:
         text += "No intervals: they need at least two seeds. "
     left_out = [f"{visible(seed.ppo)} {count(seed.left_out)}" for seed in file.seeds if seed.left_out]
     if left_out:
-        text += f"Logged steps left out, without a KL or with one below 0: {', '.join(left_out)}. "
+        text += f"Logged steps left out, without a KL or a score: {', '.join(left_out)}. "
     undefined = [f"{METHODS[f.method]}, {f.reward}: {f.reason}" for f in file.fits if f.alpha is None]
     text += f"{NOT_AVAILABLE} for {'; '.join(undefined)}." if undefined else ""
     return text.strip()

@@ -27,11 +27,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Annotator:
-    """The model and the other annotators on one annotator's votes; `others` None where they were not measured."""
+    """The model on one annotator's votes, and on the shared pairs the model and the other annotators; None where that
+    was not measured."""
 
     model: str
     name: str
     own: EvalResult
+    shared: EvalResult | None
     others: EvalResult | None
 
 
@@ -60,7 +62,11 @@ def reward_quality(results: Iterable[EvalResult]) -> RewardQuality:
     overall: list[EvalResult] = []
     groups: list[EvalResult] = []
     named: dict[str, dict[tuple[str, str], EvalResult]] = {
-        metric: {} for metric in ("stated_confidence", "reliability", "annotator_accuracy", "annotator_ceiling")
+        metric: {}
+        for metric in (
+            *("stated_confidence", "reliability"),
+            *("annotator_accuracy", "annotator_accuracy_shared", "annotator_ceiling"),
+        )
     }
     for result in results:
         key = (result.model, result.group or "")
@@ -70,13 +76,13 @@ def reward_quality(results: Iterable[EvalResult]) -> RewardQuality:
             groups.append(result)
         else:
             named[result.metric][key] = result
-    stated, observed, own, others = named.values()
+    stated, observed, own, shared, others = named.values()
     bins = tuple(Bin(*key, stated[key], found) for key, found in observed.items() if key in stated)
-    annotators = tuple(Annotator(*key, found, others.get(key)) for key, found in own.items())
+    annotators = tuple(Annotator(*key, found, shared.get(key), others.get(key)) for key, found in own.items())
     # A half without its other half is no point of a diagram, but it is not lost.
     overall += [found for key, found in observed.items() if key not in stated]
     overall += [found for key, found in stated.items() if key not in observed]
-    overall += [found for key, found in others.items() if key not in own]
+    overall += [found for some in (shared, others) for key, found in some.items() if key not in own]
     return RewardQuality(tuple(overall), tuple(groups), bins, annotators)
 
 
@@ -170,14 +176,16 @@ def _annotator_table(annotators: Sequence[Annotator], of_run: str) -> Table:
     rows = []
     for index, one in enumerate(annotators):
         again = index > 0 and annotators[index - 1].model == one.model
-        rows.append(("" if again else one.model, one.name, *_in_one_cell(one.own), *_in_one_cell(one.others)))
-    results = [r for one in annotators for r in (one.own, one.others) if r is not None]
+        cells = [cell for part in (one.own, one.shared, one.others) for cell in _in_one_cell(part)]
+        rows.append(("" if again else one.model, one.name, *cells))
+    results = [r for one in annotators for r in (one.own, one.shared, one.others) if r is not None]
     return Table(
         name="reward_annotators",
-        caption=f"Agreement with single annotators on the votes they decided: the model’s, and that of the majority of "
-        f"the other annotators as its ceiling ({of_run}). " + small_print(results),
-        header=("Model", "Annotator", "Model agrees", "n", "Others agree", "n"),
-        align="llrrrr",
+        caption="Agreement with single annotators on the votes they decided: the model’s; and on the pairs that others "
+        f"judged too, the model’s and that of the majority of the others as its ceiling ({of_run}). "
+        + small_print(results),
+        header=("Model", "Annotator", "Model agrees", "n", "Model, shared pairs", "n", "Others, shared pairs", "n"),
+        align="llrrrrrr",
         rows=tuple(rows),
         records=tuple(result_record(r) for r in results),
         fields=RECORD_FIELDS,

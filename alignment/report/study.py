@@ -71,7 +71,7 @@ class Seed:
     ppo: str
     proxy_mean: float
     proxy_sd: float
-    left_out: int = 0  # logged steps without a distance: no KL, or one below 0
+    left_out: int = 0  # logged steps without a KL, or without all the scores
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {"learning_rate": 5e-6}
 
 
 class DPOSettings(TrainingSettings):
-    """`data`: ranked records. `pairs`: all decided pairs (weight 1/#pairs of the record), or best against worst."""
+    """`data`: ranked records, each of which counts once. `pairs`: all decided ones, or best against worst."""
 
     loss: str | dict[str, float] = "sigmoid"  # one of LOSSES, or a mix of them with weights: {sigmoid: 0.8, sft: 0.2}
     beta: float = Field(0.1, gt=0)

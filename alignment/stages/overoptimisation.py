@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCORES = "objective/scores"
 RAW = "objective/raw_scores"  # logged where PPO's options change the scores
-KL = "objective/kl"
+KL = "objective/kl_k3"  # the unbiased estimate that is never negative: a negative one would have no distance
 SAMPLING = ("data", "split", "max_prompt_length", "long_prompts", "max_new_tokens", "temperature")
 
 
@@ -42,7 +42,7 @@ class OverOptimisationSettings(StageSettings):
     gold: list[ScorerTerm] = Field(min_length=1)  # its weighted sum is what is wanted
     ppo: list[str] = Field(min_length=1)
     n: int = Field(16, ge=2)  # answers per prompt
-    limit: int | None = Field(None, ge=1)  # prompts answered here
+    limit: int | None = Field(None, ge=2)  # prompts answered here, the first by id, which is a content hash
     share_prefixes: bool = True
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ def run(context: RunContext, settings: OverOptimisationSettings) -> StageResult:
 
     rows = _ppo_rows(context, settings)
     traces = [_trace(context, settings, row) for row in rows]
-    prompts, texts = _answers(context, settings, rows[0]["settings"])
+    prompts, n_prompts, texts = _answers(context, settings, rows[0]["settings"])
     gold = _scored(load_scorer(context, settings.gold, prompts.references, settings.share_prefixes), prompts, texts)
     proxies: dict[str, Any] = {}  # by reference: seeds may share a proxy
     for place, name in enumerate(settings.proxies, 1):
@@ -111,6 +111,8 @@ def run(context: RunContext, settings: OverOptimisationSettings) -> StageResult:
         [proxies[context.inputs[f"proxy_{place}"]] for place in range(1, len(rows) + 1)],
         traces,
         names=(_sum(settings.gold), settings.proxies, settings.ppo),
+        n_prompts=n_prompts,
+        same_records=_same_records(context, settings),
         where=context.stage,
         seed=context.seed,
     )
@@ -126,8 +128,7 @@ def run(context: RunContext, settings: OverOptimisationSettings) -> StageResult:
 
 def _ppo_rows(context: RunContext, settings: OverOptimisationSettings) -> list[dict[str, Any]]:
     """The PPO stages' rows of the manifest; AlignmentError where one was not run as the study needs it."""
-    path = context.run_dir / "manifest.json"
-    stages = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["stages"]}
+    stages = _stages(context)
     rows = [stages[name] for name in settings.ppo]
     for place, (row, proxy) in enumerate(zip(rows, settings.proxies, strict=True), 1):
         name, where = row["name"], f"{context.stage}: {row['name']}"
@@ -149,6 +150,19 @@ def _ppo_rows(context: RunContext, settings: OverOptimisationSettings) -> list[d
     return rows
 
 
+def _stages(context: RunContext) -> dict[str, dict[str, Any]]:
+    """The manifest's rows of stages, by name."""
+    path = context.run_dir / "manifest.json"
+    return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["stages"]}
+
+
+def _same_records(context: RunContext, settings: OverOptimisationSettings) -> bool:
+    """Whether several proxies, all made in this run, learned from one and the same records."""
+    stages, names = _stages(context), list(dict.fromkeys(settings.proxies))
+    learned = [[use["digest"] for use in stages[name]["data"]] if name in stages else None for name in names]
+    return len(names) > 1 and learned[0] is not None and all(digests == learned[0] for digests in learned)
+
+
 def _check_watched(
     context: RunContext, settings: OverOptimisationSettings, row: Mapping[str, Any], term: ScorerTerm, name: str
 ) -> None:
@@ -167,15 +181,24 @@ def _check_watched(
 
 
 def _trace(context: RunContext, settings: OverOptimisationSettings, row: Mapping[str, Any]) -> Trace:
-    """Reads a PPO stage's log. Steps without a KL, or with an estimate below 0, have no distance and are counted."""
+    """Reads a PPO stage's log. Steps without a KL, or without all the scores, are no points and are counted.
+
+    Raises AlignmentError for no log, or one that an earlier version wrote.
+    """
     path = context.run_dir / row["folder"] / "train_log.jsonl"
     weights = {f"{SCORES}/{term.label}": term.weight for term in settings.gold}
     steps: list[Step] = []
     left_out = 0
-    for line in _log(path):
+    lines = _log(path)
+    if lines and not any(KL in line for line in lines):
+        raise AlignmentError(
+            f"{path}: logs no {KL}, which the distance is made of; it is from an earlier version: delete the folder "
+            f"{path.parent} and run the recipe again"
+        )
+    for line in lines:
         logged = {**line, SCORES: line.get(RAW, line.get(SCORES))}  # the proxy on its own scale, before any penalty
         values = {key: float(logged[key]) for key in (KL, SCORES, *weights) if logged.get(key) is not None}
-        if len(values) < 2 + len(weights) or values[KL] < 0:
+        if len(values) < 2 + len(weights):
             left_out += 1
             continue
         gold = sum(weight * values[key] for key, weight in weights.items())
@@ -192,22 +215,23 @@ def _log(path: Path) -> list[dict[str, Any]]:
 
 def _answers(
     context: RunContext, settings: OverOptimisationSettings, ppo: Mapping[str, Any]
-) -> tuple[Prompts, list[list[str]]]:
-    """`n` answers of the start policy to each prompt, sampled as PPO samples."""
+) -> tuple[Prompts, int, list[list[str]]]:
+    """The prompts answered, of how many that PPO draws from, and `n` answers to each, sampled as PPO samples."""
     from alignment.stages import policy
     from alignment.stages.prompts import prompt_rows
+    from alignment.stages.sampling import stage_seed, window
     from alignment.training.rollouts import rollouts
 
     model, tokenizer = policy.load(context, None, settings.share_prefixes)
     context_length = getattr(model.config, "max_position_embeddings", None)
     lengths = ppo["max_prompt_length"], ppo["max_new_tokens"], context_length, ppo["long_prompts"]
     found = prompt_rows(context, "prompts", tokenizer, *lengths)
-    if settings.limit is not None and settings.limit < len(found.rows):
-        over = {"over the limit": len(found.rows) - settings.limit}
-        used = found.use
-        use = type(used)(**asdict(used) | {"n_used": settings.limit, "dropped": {**used.dropped, **over}})
-        context.say(f"{context.stage}: the first {settings.limit} of them are answered")
-        found = found._replace(rows=found.rows[: settings.limit], use=use)
+    n_prompts = len(found.rows)
+    rows = window(found.rows, 0, settings.limit)
+    if len(rows) < n_prompts:
+        dropped = {**found.use.dropped, "over the limit": n_prompts - len(rows)}
+        context.say(f"{context.stage}: {len(rows)} of them are answered")
+        found = found._replace(rows=rows, use=replace(found.use, n_used=len(rows), dropped=dropped))
     made = rollouts(
         model,
         tokenizer,
@@ -215,10 +239,10 @@ def _answers(
         max_new_tokens=ppo["max_new_tokens"],
         temperature=ppo["temperature"],
         samples=settings.n,
-        seeds=[(context.seed, place) for place in range(len(found.rows))],
+        seeds=[(stage_seed(context), place) for place in range(len(found.rows))],
         say=lambda line: context.say(f"{context.stage}: {line}"),
     )
-    return found, [[answer.text for answer in answers] for answers in made]
+    return found, n_prompts, [[answer.text for answer in answers] for answers in made]
 
 
 def _proxy(context: RunContext, settings: OverOptimisationSettings, ref: str, name: str) -> CheckedScorer:

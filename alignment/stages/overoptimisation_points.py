@@ -38,6 +38,8 @@ def study(
     traces: Sequence[Trace],
     *,
     names: tuple[str, Sequence[str], Sequence[str]],
+    n_prompts: int,
+    same_records: bool,
     where: str,
     seed: int,
 ) -> StudyFile:
@@ -48,6 +50,8 @@ def study(
         proxies: the proxy scores of the same answers, one (P, N) per seed; seeds that share a proxy share the array.
         traces: what the PPO stage of each seed logged.
         names: of gold, of the proxies and of the PPO stages.
+        n_prompts: that the PPO stages draw from; the P are some of them, or all.
+        same_records: whether the proxies of all seeds learned from the same records.
         where: the stage, for messages.
         seed: of the resampling.
 
@@ -64,17 +68,40 @@ def study(
             points += _best_of(scores, gold, scale, by, number)
         seen.add(id(scores))
         points += [Point("ppo", number, s.step, s.kl, scale.of(s.proxy), by.of(s.gold)) for s in trace.steps]
-    prompts, answers = gold.shape
     seeds = [
         Seed(number, proxy, ppo, scale.mean, scale.sd, trace.left_out)
         for number, (proxy, ppo, scale, trace) in enumerate(zip(proxy_names, ppo_names, scales, traces, strict=True), 1)
     ]
-    text = (
-        f"Rewards are measured from the start policy's mean, in standard deviations of its scores, over {answers} "
-        f"answers to each of {prompts} prompts; gold has mean {by.mean:.3g} and standard deviation {by.sd:.3g}."
-    )
+    text = _told(gold, by, n_prompts, max(zero_error(scores, n_prompts) for scores in (gold, *proxies)), same_records)
+    prompts, answers = gold.shape
     fits = [_fitted(points, method, reward, seed) for method in LAWS for reward in ("proxy", "gold")]
     return StudyFile(text, answers, prompts, gold_name, by.mean, by.sd, tuple(seeds), tuple(points), tuple(fits))
+
+
+def _told(gold: Floats, by: Scale, n_prompts: int, error: float, same_records: bool) -> str:
+    """What the numbers are of, what no interval holds, and what the seeds have in common."""
+    prompts, answers = gold.shape
+    text = (
+        f"Rewards are measured from the start policy's mean, in standard deviations of its scores, over {answers} "
+        f"answers to each of {prompts} of the {n_prompts} prompts that PPO draws from; gold has mean {by.mean:.3g} and "
+        f"standard deviation {by.sd:.3g}. That zero is common to all points of PPO, with a standard error of up to "
+        f"{error:.2g}, which no interval holds. Best-of-n has the same answers and gold scores in every seed."
+    )
+    return text + (" The proxies of all seeds learned from the same records." if same_records else "")
+
+
+def zero_error(scores: Floats, n_prompts: int) -> float:
+    """Standard error of the mean score (P, N) as an estimate of that over all `n_prompts`, in standard deviations.
+
+    Two stages of sampling (Cochran 1977, chapter 10), with the share f = P / n_prompts of the prompts answered:
+
+        s.e.² = (1 - f) s_b² / P + f s_w² / (P N),    s_b² of the prompts' means, s_w² within prompts, both unbiased
+    """
+    prompts, answers = scores.shape
+    f = prompts / n_prompts
+    between = float(scores.mean(axis=1).var(ddof=1)) if f < 1 else 0.0
+    within = float(scores.var(axis=1, ddof=1).mean())
+    return math.sqrt((1 - f) * between / prompts + f * within / (prompts * answers)) / float(scores.std())
 
 
 def sizes(n: int) -> list[int]:

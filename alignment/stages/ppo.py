@@ -155,6 +155,7 @@ def _trainer(
     from transformers.integrations import get_reporting_integration_callbacks
 
     from alignment.stages.empty_answers import spoken
+    from alignment.stages.sampling import stage_seed
     from alignment.training.ppo import PPOTrainer
     from alignment.training.ppo_batch import Sampling
     from alignment.training.progress import ProgressLog
@@ -174,7 +175,7 @@ def _trainer(
             settings.samples_per_prompt,
             settings.max_new_tokens,
             settings.temperature,
-            context.seed,
+            stage_seed(context),
         ),
         settings.kl_coef,
         watch=None if watch is None else watch.score,

@@ -77,9 +77,13 @@ def threshold(scores: Sequence[float], share: float) -> float:
 
 def _kept(scored: Scored, least: float) -> list[list[PreferenceRecord]]:
     """For each prompt that was answered the records of the answers that stay."""
+    import numpy as np
+
     from alignment.preferences.scored import by_scores
     from alignment.stages.judging import OVERALL
 
+    with np.errstate(over="ignore"):
+        least = float(np.float32(least))  # as scores are: one of 0.7 is 0.699999988, and stays
     found = []
     for record, scores in filter(None, scored.said()):
         kept = []

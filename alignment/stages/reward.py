@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from alignment.lora import LoraSettings
 from alignment.runs import RunContext, StageResult
-from alignment.stages.ranking_loss import RankingLossSettings, loss_rows
+from alignment.stages.ranking_loss import LOSSES, RankingLossSettings, loss_rows
 from alignment.stages.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def run(context: RunContext, settings: RewardSettings) -> StageResult:
     from alignment.stages import train
     from alignment.training.objectives.rewards import RewardObjective
 
-    said = settings.model_dump(include={"heads", "aggregate", "penalty"}, exclude_none=True)
-    marker = said if settings.heads > 1 else {}
-    args, model, tokenizer = start(context, settings, settings.peft, marker)
+    args, model, tokenizer = start(context, settings, settings.peft, marker_of(settings))
     data = train.load(context, lambda role: loss_rows(context, role, settings, tokenizer))
     objective = RewardObjective(
         tokenizer.pad_token_id,
@@ -63,6 +61,17 @@ def run(context: RunContext, settings: RewardSettings) -> StageResult:
         settings.options(),
     )
     return fit(context, settings, objective, args, model, tokenizer, data)
+
+
+def marker_of(settings: RewardSettings) -> dict[str, Any]:
+    """What the stored model is to remember (see `reward.model.marker`); nothing of one head and one plain reward."""
+    from reward.losses import options_of
+
+    heads = settings.model_dump(include={"heads", "aggregate", "penalty"}, exclude_none=True)
+    marker = heads if settings.heads > 1 else {}
+    if own := LOSSES[settings.loss].get("tie_parameter"):
+        marker["ties"] = [settings.loss, (options_of(settings.loss) | settings.options())[own]]
+    return marker
 
 
 def start(

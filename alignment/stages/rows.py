@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,11 @@ def step_rows(
     separator: str,
     truncation: Truncation = "drop",
 ) -> tuple[list[StepRow], DataUse]:
-    """Every response with labelled steps, and where its steps end; one that is too long is dropped, or an error."""
+    """Every response with labelled steps, and where its steps end; one that is too long is dropped, or an error.
+
+    Raises DataError, naming the record, for steps that would be others when the response is scored, which is split at
+    every separator.
+    """
     from alignment.training.steps import encode_steps
     from alignment.training.tokens import LengthReport
 
@@ -109,7 +114,16 @@ def step_rows(
     rows: list[StepRow] = []
     report = LengthReport(max_length)
     for item in items:
-        encoded = encode_steps(tokenizer, item.prompt, separator.join(item.steps), item.steps)
+        text = separator.join(item.steps)
+        if (again := steps.split_steps(text, separator)) != list(item.steps):
+            raise DataError(
+                f"record {item.record_id}: a step holds the separator {separator!r} or part of it at its edge, so that "
+                f"its {len(item.steps)} steps would be scored as {len(again)} others; give another separator"
+            )
+        try:
+            encoded = encode_steps(tokenizer, item.prompt, text, item.steps)
+        except DataError as error:
+            raise DataError(f"record {item.record_id}: {error}") from error
         if len(encoded.row) > max_length:
             if truncation == "error":
                 raise DataError(
@@ -132,8 +146,9 @@ def pair_rows(
 ) -> tuple[list[dict[str, Any]], DataUse]:
     """Chosen and rejected of every pair, with its weight and what was said about it.
 
-    A loss of `soft_labels` learns nothing from a pair that no judgement compares: it is dropped and counted. Reference
-    log-probabilities are added by the stage.
+    A record counts once: a pair weighs 1 / the number of its record's pairs that are used. A loss of `soft_labels`
+    learns nothing from a pair that no judgement compares: it is dropped and counted. Reference log-probabilities are
+    added by the stage.
     """
     loaded = load(context, role)
     items, dropped = views.pairs(loaded.records, context.data[role].criterion, mode=mode)  # type: ignore[arg-type]
@@ -143,17 +158,18 @@ def pair_rows(
         items = labelled
     wanted = [(p.record_id, p.prompt, [p.chosen, p.rejected]) for p in items]
     encoded, report = _encode(tokenizer, wanted, max_length, truncation)
+    used = Counter(p.record_id for p, found in zip(items, encoded, strict=True) if found)
     rows: list[dict[str, Any]] = [
         {
             "id": p.record_id,
-            "chosen": encoded[i][0],
-            "rejected": encoded[i][1],
-            "weight": p.weight,
+            "chosen": found[0],
+            "rejected": found[1],
+            "weight": 1 / used[p.record_id],
             "soft_label": p.soft_label,
             "margin": p.margin,
         }
-        for i, p in enumerate(items)
-        if encoded[i]
+        for p, found in zip(items, encoded, strict=True)
+        if found
     ]
     return rows, _use(context, role, loaded, (row["id"] for row in rows), dropped, report)
 

@@ -51,7 +51,7 @@ class Data(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Last metrics of training and evaluation, up to the step that was kept, and how that step was chosen."""
+    """Last metrics of training and evaluation, up to the step that was kept; what to know of them, and of that step."""
 
     metrics: dict[str, float]
     notes: tuple[str, ...]
@@ -139,6 +139,9 @@ def fit(
     Raises as `ObjectiveTrainer` does.
     """
     progress = ProgressLog(context.stage, context.folder / "train_log.jsonl", context.say)
+    notes = _notes(objective, args, data)
+    for note in notes:
+        context.say(f"{context.stage}: {note}")
     stop = _early_stop(settings)
     trainer = ObjectiveTrainer(
         objective,
@@ -155,12 +158,19 @@ def fit(
     with quiet():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop is None:
-        return Trained(_metrics(trainer.state.log_history) | {"steps": float(trainer.state.global_step)}, ())
+        return Trained(_metrics(trainer.state.log_history) | {"steps": float(trainer.state.global_step)}, notes)
     kept = trainer.state.best_global_step
     metrics = _metrics([row for row in trainer.state.log_history if row["step"] <= kept])
     outcome = stop.outcome(trainer.state)
     context.say(f"{context.stage}: {outcome}")
-    return Trained(metrics | {"steps": float(trainer.state.global_step), "kept_step": float(kept)}, (outcome,))
+    return Trained(metrics | {"steps": float(trainer.state.global_step), "kept_step": float(kept)}, (*notes, outcome))
+
+
+def _notes(objective: Objective, args: TrainingArguments, data: Data) -> tuple[str, ...]:
+    if data.held_out is None or not objective.batchwise:
+        return ()
+    size = args.eval_batch_size
+    return (f"this loss compares the records of a batch: eval_loss is that of batches of {size}",)
 
 
 def _metrics(logs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

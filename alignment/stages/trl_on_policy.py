@@ -14,6 +14,7 @@ from alignment.stages import policy, train
 from alignment.stages.empty_answers import is_empty, refuse_silence
 from alignment.stages.groups import GroupSettings
 from alignment.stages.prompts import Prompts, prompt_rows
+from alignment.stages.sampling import stage_seed
 from alignment.stages.scoring import check_prompts, load_scorer, load_watch
 from alignment.training.arguments import training_arguments
 from alignment.training.checkpoints import last_complete_checkpoint
@@ -151,7 +152,7 @@ def _arguments(context: RunContext, settings: GroupSettings, config: type[Any]) 
     defaults = {**train.DEFAULTS, **DEFAULTS, **settings.trl_arguments()}
     folder = str(train.checkpoints(context))
     with quiet():
-        return training_arguments(folder, context.seed, settings.trainer, defaults, config, context.stage)
+        return training_arguments(folder, stage_seed(context), settings.trainer, defaults, config, context.stage)
 
 
 def _left_out(context: RunContext, found: Prompts, args: Any) -> tuple[str, ...]:

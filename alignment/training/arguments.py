@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from alignment.errors import RecipeError
 from alignment.runtime import autocast_bf16
-from alignment.training.optimizers import check_optimizer
+from alignment.training.optimizers import check_optimizer, check_schedule
 
 _NO_COMPILE = "trunk and head are called separately, so compiling the whole model changes nothing"
 _UNTESTED = "not tested with this trainer"
@@ -120,9 +120,11 @@ def training_arguments(
         values.setdefault("bf16", autocast_bf16(device))
     values.setdefault("dataloader_pin_memory", device == "cuda")
     try:
-        return kind(**values, **own, logging_nan_inf_filter=False)
+        args = kind(**values, **own, logging_nan_inf_filter=False)
     except ValueError as error:
         raise RecipeError(f"{_key(stage)}: {' '.join(str(error).split())}") from error
+    check_schedule(_key(stage), args)
+    return args
 
 
 def check_arguments(
@@ -151,9 +153,10 @@ def check_arguments(
 
 
 def precision_name(model: Any, args: TrainingArguments) -> str:
-    """Weights, autocast and device in words: part of the key of what was computed in that precision."""
+    """Weights, autocast, device, and TF32 where it is set, in words: part of the key of what was computed with them."""
     cast = "float16" if args.fp16 else "bfloat16" if args.bf16 else "none"
-    return f"{str(next(model.parameters()).dtype).removeprefix('torch.')}/{cast}/{args.device.type}"
+    tf32 = "" if args.tf32 is None else "/tf32" if args.tf32 else "/no tf32"
+    return f"{str(next(model.parameters()).dtype).removeprefix('torch.')}/{cast}/{args.device.type}{tf32}"
 
 
 def autocast(args: TrainingArguments) -> torch.autocast:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignment.training.actor_critic import ActorCritic
 from alignment.training.collate import Batch, pad_rows
-from alignment.training.losses.ppo import KL_ESTIMATORS, gae, masked_whiten, missing_eos, shaped_rewards
+from alignment.training.losses.ppo import KL_ESTIMATORS, gae, kl_k3, masked_whiten, missing_eos, shaped_rewards
 from alignment.training.ppo_options import PPOOptions
 from alignment.training.rollouts import Rollout
 from alignment.training.score_scaling import ScoreScaling
@@ -43,6 +43,14 @@ class Experience:
     def kl(self) -> Tensor:
         """log π - log πref summed over each answer, (N,) nats: unbiased for KL(π‖πref) of whole answers."""
         return (self.logps - self.ref_logps).sum(dim=1)
+
+    @property
+    def kl_k3(self) -> Tensor:
+        """k3 of every token summed over each answer, (N,) nats: unbiased as `kl` is, and never below 0.
+
+        In double: near πref the difference of two nearly equal numbers is what counts.
+        """
+        return kl_k3(self.logps.double(), self.ref_logps.double()).clamp(min=0).sum(dim=1)
 
 
 def response_mask(lengths: Sequence[int]) -> Tensor:

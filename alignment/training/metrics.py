@@ -9,11 +9,22 @@ from torch import Tensor
 
 MARGINS = "rewards/margins"
 _SIDES = ("rewards/chosen", "rewards/rejected")
+_TERM = "+"
+
+
+def term(metric: str, name: str) -> str:
+    """What a term of `metric` with sums and counts of its own is called; the metric is the sum of its terms' ratios."""
+    return f"{metric}{_TERM}{name}"
+
+
+def metric_of(name: str) -> str:
+    """The metric that sums of this name belong to."""
+    return name.partition(_TERM)[0]
 
 
 def measured_names(sums: Iterable[str]) -> list[str]:
     """The metrics that can come of records with these sums."""
-    names = list(sums)
+    names = list(dict.fromkeys(map(metric_of, sums)))
     return [*names, MARGINS] if MARGINS not in names and set(_SIDES) <= set(names) else names
 
 
@@ -34,12 +45,16 @@ class Meter:
             self._totals[name] = before[0] + totals[i], before[1] + totals[len(names) + i]
 
     def ratios(self) -> dict[str, float]:
-        """Metric -> sum / count; a metric nothing counted for is left out, not 0.
+        """Metric -> sum / count, summed over its terms; a metric nothing counted for is left out, not 0.
 
         Where responses come one by one (KTO) none has a margin of its own: `rewards/margins` is then the mean reward of
         the chosen minus that of the rejected, as in TRL.
         """
-        found = {name: total / count for name, (total, count) in self._totals.items() if count}
+        undefined = {metric_of(name) for name, (_, count) in self._totals.items() if not count}
+        found: dict[str, float] = {}
+        for name, (total, count) in self._totals.items():
+            if metric_of(name) not in undefined:
+                found[metric_of(name)] = found.get(metric_of(name), 0.0) + total / count
         if MARGINS not in self._totals and all(side in found for side in _SIDES):
             found[MARGINS] = found[_SIDES[0]] - found[_SIDES[1]]
         return found

@@ -1,10 +1,14 @@
-"""Optimizers by their Hugging Face names: which need a package that may not be there."""
+"""Optimizers and schedules by their Hugging Face names: what is missing for them, said before anything is loaded."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from alignment.errors import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 # Part of a name -> the package; the first that fits counts.
 PACKAGES = {
@@ -32,3 +36,24 @@ def check_optimizer(where: str, name: str) -> None:
     package = next((package for part, package in PACKAGES.items() if part in name), None)
     if package is not None and find_spec(package) is None:
         raise RecipeError(f"{where}: {name} needs the package {package}, which is not installed; or use adamw_torch")
+
+
+def check_schedule(where: str, args: TrainingArguments) -> None:
+    """Raises RecipeError when the schedule cannot be built from what `args` say: some need `lr_scheduler_kwargs`."""
+    import torch
+    from transformers import get_scheduler
+
+    steps, name = 10, getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    try:
+        get_scheduler(
+            args.lr_scheduler_type,
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0),
+            args.get_warmup_steps(steps),
+            steps,
+            args.lr_scheduler_kwargs,
+        )
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{where}: lr_scheduler_type {name} cannot be built with lr_scheduler_kwargs "
+            f"{args.lr_scheduler_kwargs or {}}: {' '.join(str(error).split())}"
+        ) from error

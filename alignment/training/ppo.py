@@ -29,6 +29,9 @@ from alignment.training.samples import SampleLog
 from alignment.training.score_scaling import ScoreScaling
 from alignment.training.vllm_rollouts import Passes, VLLMRollouts
 
+# First words of random keys. Without them keys of different lengths meet: numpy takes words that are missing for 0.
+_ORDER, _DRAWS, _MINI_BATCHES = 1, 2, 3
+
 
 class PPOTrainer:
     """Trains an `ActorCritic`."""
@@ -136,10 +139,11 @@ class PPOTrainer:
     def _step(self, step: int) -> dict[str, float]:
         sampled = self.sample(step)
         exp = self._experience(sampled)
+        self._learnable(sampled, exp)
         metrics = objective_metrics(sampled, exp, self._kl.value, raw=self._options.changes_scores)
         self._guard(metrics)
         lr = self._schedule.get_last_lr()[0]
-        metrics |= self._update(exp, sampled.groups, (self._sampling.seed, step))
+        metrics |= self._update(exp, sampled.groups, (_MINI_BATCHES, self._sampling.seed, step))
         self._schedule.step()
         self._kl.update(metrics["objective/kl"], len(exp.rows))
         if self._samples is not None and self._samples.wants(step, self.total_steps):
@@ -166,7 +170,7 @@ class PPOTrainer:
             "max_new_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "samples": sampling.samples_per_prompt,
-            "seeds": [(sampling.seed, step, place) for place in range(len(prompts))],
+            "seeds": [(_DRAWS, sampling.seed, step, place) for place in range(len(prompts))],
         }
         if self._server is not None:
             passes = Passes(self._forward_rows, self._pad_id, lambda: autocast(self._args))
@@ -188,6 +192,15 @@ class PPOTrainer:
             size=self._forward_rows,
             autocast=lambda: autocast(self._args),
         )
+
+    def _learnable(self, sampled: Sampled, exp: Experience) -> None:
+        """Raises AlignmentError, naming the prompt, for finite scores whose squares are not."""
+        if not bool(exp.advantages.isfinite().all() and exp.returns.isfinite().all()):
+            worst = int(np.abs(np.asarray(sampled.scored.scores)).argmax())
+            raise AlignmentError(
+                f"prompt {sampled.prompts[worst].id}: its score {float(sampled.scored.scores[worst]):g} is too large "
+                "to compute advantages with; put the scorer on a smaller scale, or set ppo.clip_scores"
+            )
 
     def _guard(self, metrics: Mapping[str, float]) -> None:
         limit, kl = self._options.guard.max_kl, metrics["objective/kl"]
@@ -239,5 +252,5 @@ class PPOTrainer:
 def prompt_order(n: int, per_step: int, step: int, seed: int) -> list[int]:
     """Which of `n` prompts step `step` (from 1) takes: the next ones of an endless row of shuffled epochs."""
     places = range((step - 1) * per_step, step * per_step)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in {p // n for p in places}}
+    orders = {epoch: np.random.default_rng([_ORDER, seed, epoch]).permutation(n) for epoch in {p // n for p in places}}
     return [int(orders[place // n][place % n]) for place in places]

@@ -66,6 +66,7 @@ class Sampled:
 def objective_metrics(sampled: Sampled, exp: Experience, kl_coef: float, raw: bool = False) -> dict[str, float]:
     """What a batch is like before the update, under TRL's names; what is undefined is left out.
 
+    `objective/kl_k3` is the same KL as `objective/kl`, from an estimator that is never negative: what a distance is of.
     `objective/scores` is what enters the rewards, as in TRL: after a missing-EOS penalty, scaling and clipping.
     `objective/scores/NAME` is what a scorer said. `raw`: `objective/raw_scores` is their sum before all that.
     """
@@ -73,6 +74,7 @@ def objective_metrics(sampled: Sampled, exp: Experience, kl_coef: float, raw: bo
     non_score = exp.penalties.sum(dim=1)
     found = {
         "objective/kl": exp.kl.mean(),
+        "objective/kl_k3": exp.kl_k3.mean(),
         "objective/entropy": -exp.logps.sum(dim=1).mean(),
         "objective/non_score_reward": non_score.mean(),
         "objective/rlhf_reward": (non_score + exp.scores).mean(),

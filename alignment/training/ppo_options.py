@@ -53,7 +53,8 @@ class PPOOptions(BaseModel):
     missing_eos_penalty: float | None = Field(None, gt=0)  # taken off the score of an answer that did not end
     normalize_scores: bool = False  # by the running mean and deviation of all scores so far
     clip_scores: float | None = Field(None, gt=0)  # to ± this, after normalising
-    early_stop_kl: float | None = Field(None, gt=0)  # an update ends when it has moved the policy this far (approxkl)
+    # An update ends before the mini-batch that finds the policy moved further than this (approxkl, nats per token).
+    early_stop_kl: float | None = Field(None, gt=0)
     value_adapter: bool = False  # values come from a LoRA adapter of their own instead of the policy's
     guard: Guard = Guard()
 
@@ -66,4 +67,12 @@ class PPOOptions(BaseModel):
     def values_are_learned(self) -> PPOOptions:
         if self.vf_coef == 0:
             raise ValueError("vf_coef 0 would never learn values; rloo and grpo need none")
+        return self
+
+    @model_validator(mode="after")
+    def something_left_to_stop(self) -> PPOOptions:
+        if self.early_stop_kl is not None and self.num_ppo_epochs * self.num_mini_batches == 1:
+            raise ValueError(
+                "early_stop_kl has nothing to stop in an update of one step; raise num_ppo_epochs or leave it out"
+            )
         return self

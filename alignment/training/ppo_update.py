@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # where sampling runs on bf16 weights, 0.0004 to 0.003 on tiny models and about 0.015 on small ones.
 START_GAP = 1e-3
 START_GAP_LOW_PRECISION = 0.05
+LOOKED_BACK = 4  # answers that the guard sees again after the last step of an update
 # A recipe that was changed is another stage.
 STARTS_OVER = "changed settings start the stage over, unchanged ones stop at this step again"
 
@@ -91,6 +92,7 @@ class Update:
         """
         every, ratios, first, stopped = Sums(), [], True, False
         steps = 0
+        chosen: list[int] = []
         for chosen in self._mini_batches(groups, seed):
             sums = Sums()
             self._optimizer.zero_grad()
@@ -99,12 +101,14 @@ class Update:
                 self._backward(exp, part, tokens, (sums, every))
             ratios.append(sums.mean("ratio"))
             self._check(sums, first)
+            limit = self._options.early_stop_kl
+            if stopped := limit is not None and sums.mean("approxkl") > limit:
+                self._optimizer.zero_grad()
+                break
             self._step()
             first, steps = False, steps + 1
-            limit = self._options.early_stop_kl
-            if limit is not None and sums.mean("approxkl") > limit:
-                stopped = True
-                break
+        if not stopped:  # else the last mini-batch has seen what the steps before it made of the policy
+            self._look_back(exp, chosen[:LOOKED_BACK])
         return {
             "policy/approxkl_avg": every.mean("approxkl"),
             "policy/clipfrac_avg": every.mean("clipped"),
@@ -157,11 +161,22 @@ class Update:
         for each in sums:
             each.add(mask, **measured)
 
+    @torch.no_grad()
+    def _look_back(self, exp: Experience, rows: list[int]) -> None:
+        """Looks at what the last step made of the policy, which no mini-batch comes after to see."""
+        batch = to_device(pad_rows([exp.rows[i] for i in rows], self._pad_id), self._actor.device)
+        mask, old = (each[rows].to(self._actor.device) for each in (exp.mask, exp.logps))
+        with self._autocast():
+            change = as_responses(self._actor.act(batch, self._temperature)[0], mask) - old
+        sums = Sums()
+        sums.add(mask, gap=change.abs(), ratio=change.exp())
+        self._check(sums, first=False)
+
     def _value_loss(self, values: torch.Tensor, old: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         return clipped_value_loss(values, old["values"], old["returns"], self._options.cliprange_value)
 
     def _check(self, sums: Sums, first: bool) -> None:
-        """Looks at a mini-batch before it is stepped on: what the steps before it have made of the policy."""
+        """Looks at what the steps so far have made of the policy, on a mini-batch before it is stepped on."""
         gap, ratio = sums.mean("gap"), sums.mean("ratio")
         allowed = START_GAP_LOW_PRECISION if self._low_precision else START_GAP
         if first and not self._compared and not gap <= allowed:

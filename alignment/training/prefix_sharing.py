@@ -83,6 +83,7 @@ def _forward(
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     rows = _rows(input_ids, mask)
     _check_window(trunk.config, rows)
+    _check_rope(trunk.config, rows)
     try:
         trees = build_trees(rows, trunk.max_tokens_per_forward)
     except ValueError as error:
@@ -186,3 +187,20 @@ def _check_window(config: Any, rows: Sequence[Ints]) -> None:
             f"a row of {longest} tokens outgrows the sliding window ({window}) of this {config.model_type} model, "
             "where prefixes cannot be shared; shorten max_length or set share_prefixes: false"
         )
+
+
+def _check_rope(config: Any, rows: Sequence[Ints]) -> None:
+    """Positions that scale with the longest row of a forward pass are the same in all while no row is long."""
+    found = getattr(config, "rope_parameters", None) or {}
+    for rope in [found, *(value for value in found.values() if isinstance(value, dict))]:  # one, or one a layer type
+        kind = rope.get("rope_type")
+        if kind not in ("dynamic", "longrope"):
+            continue
+        short = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        longest = max(len(row) for row in rows)
+        if longest > short:
+            raise ModelError(
+                f"a row of {longest} tokens is longer than the {short} that this {config.model_type} model was first "
+                f"trained with: its {kind} positions would change with what runs beside it, so prefixes cannot be "
+                "shared; shorten max_length or set share_prefixes: false"
+            )

@@ -1,7 +1,8 @@
 """The reference policy's log-probabilities: computed once per row, kept on disk, reused by every run that may.
 
 A row's key is made of everything its value depends on, and of nothing else: the weights' digest, the token ids and
-which of them are scored, the precision, and the version of this computation. A learning rate or a folder is not in it.
+which of them are scored, the precision, the version of transformers, and that of this computation. A learning rate or a
+folder is not in it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+import transformers
 from torch import Tensor
 
 from alignment.atomic import storage_errors
@@ -25,6 +27,7 @@ from alignment.generation.head import evaluating
 from alignment.training.collate import pad_rows
 from alignment.training.logprobs import sequence_logprobs
 from alignment.training.prefix_sharing import shares_prefixes
+from alignment.training.splitting import PADDED_PER_TOKEN
 from alignment.training.tokens import Encoded
 
 KERNEL_VERSION = 1  # raise when log-probabilities are computed differently
@@ -77,14 +80,15 @@ def prompts_together(rows: Sequence[Encoded]) -> list[int]:
 def _batches(rows: Sequence[Encoded], bound: int, shared: bool) -> Iterator[list[int]]:
     """Places of rows, in batches of at most `bound` tokens: unique ones where prompts are shared, else padded ones.
 
-    Hidden states come out padded also where prompts are shared, so there may be no more than 8 times as many of those.
+    Where prompts are shared, there may be PADDED_PER_TOKEN times as many padded ones.
     """
+    positions = bound * (PADDED_PER_TOKEN if shared else 1)
     by_length = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     batch: list[int] = []
     for i in prompts_together(rows) if shared else by_length:
         grown = [*batch, i]
         padded = len(grown) * max(len(rows[j]) for j in grown)
-        if batch and (padded > bound * (8 if shared else 1) or (shared and _with_prompts_once(rows, grown) > bound)):
+        if batch and (padded > positions or (shared and _with_prompts_once(rows, grown) > bound)):
             yield batch
             grown = [i]
         batch = grown
@@ -113,10 +117,11 @@ class ReferenceCache:
         Args:
             root: where the folders are; all models and precisions may share it.
             model_digest: digest of the reference model's weights, an adapter's with those of its base.
-            precision: weights' dtype, autocast and device, for example `float32/bfloat16/cpu`.
+            precision: weights' dtype, autocast and device, for example `float32/bfloat16/cpu` (see `precision_name`).
             say: told of a damaged file.
         """
-        self._context = f"{KERNEL_VERSION}\n{model_digest}\n{precision}\n".encode()
+        versions = f"{KERNEL_VERSION}\n{transformers.__version__}"
+        self._context = f"{versions}\n{model_digest}\n{precision}\n".encode()
         self._folder = root / hashlib.sha256(self._context).hexdigest()[:16]
         self._say = say
         self._known: dict[bytes, float] | None = None

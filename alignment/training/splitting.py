@@ -19,6 +19,9 @@ from alignment.training.tokens import encoded_in
 
 _PER_ROW = ("input_ids", "attention_mask", "completion_mask")  # and what begins with row_; the rest is per record
 
+# Hidden states come out padded also where prefixes are shared: a forward pass may return this many times the bound.
+PADDED_PER_TOKEN = 8
+
 Count = Callable[[Tensor, Tensor], int]  # input_ids and attention_mask (N, T) -> tokens that a forward pass runs
 
 
@@ -29,6 +32,8 @@ def padded_tokens(input_ids: Tensor, attention_mask: Tensor) -> int:
 
 def split_batch(batch: Batch, max_tokens: int | None, count: Count = padded_tokens) -> list[Batch]:
     """Parts of at most `max_tokens` tokens each, whole records in the order given, padded no more than they need.
+
+    A part of several records has no more than PADDED_PER_TOKEN times `max_tokens` padded positions.
 
     Args:
         batch: right-padded, as objectives collate them: `row_record` (N,) says which of the P `ids` a row belongs to.
@@ -41,20 +46,28 @@ def split_batch(batch: Batch, max_tokens: int | None, count: Count = padded_toke
     ids, mask, owner = (batch[name].cpu() for name in ("input_ids", "attention_mask", "row_record"))
     records = len(batch["ids"])
 
-    def tokens(start: int, stop: int) -> int:
-        chosen = (owner >= start) & (owner < stop)
-        return count(ids[chosen], mask[chosen])
+    if max_tokens is None:
+        return [batch]
 
-    if max_tokens is None or tokens(0, records) <= max_tokens:
+    def rows(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        chosen = (owner >= start) & (owner < stop)
+        return ids[chosen], mask[chosen]
+
+    def fits(start: int, stop: int) -> bool:
+        found = rows(start, stop)
+        return padded_tokens(*found) <= PADDED_PER_TOKEN * max_tokens and count(*found) <= max_tokens
+
+    if fits(0, records):
         return [batch]
     cuts = [0]
     for record in range(records):
-        if tokens(cuts[-1], record + 1) <= max_tokens:
+        if fits(cuts[-1], record + 1):
             continue
-        alone = tokens(record, record + 1)
+        alone = count(*rows(record, record + 1))
         if alone > max_tokens:
             raise _too_large(batch["ids"][record], alone, max_tokens)
-        cuts.append(record)
+        if record > cuts[-1]:
+            cuts.append(record)
     return [_part(batch, start, stop) for start, stop in zip(cuts, [*cuts[1:], records], strict=True)]
 
 

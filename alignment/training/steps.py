@@ -41,18 +41,32 @@ def encode_steps(tokenizer: Any, prompt: Messages, text: str, steps: Sequence[st
         )
     opened = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
     rendered = tokenizer.apply_chat_template(conversation, tokenize=False)
-    found = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
-    if found["input_ids"][: len(row)] != row.ids:
-        raise ModelError(f"{type(tokenizer).__name__}: the chat template's text and its tokens differ")
-    token_ends = [end for _, end in found["offset_mapping"][: len(row)]]
+    token_ends = _token_ends(tokenizer, row, rendered, len(opened))
     next_starts = _starts(rendered, len(opened), steps)[1:]
-    ends = [bisect_right(token_ends, start) - 1 for start in next_starts] + [len(row) - 1]
-    before = len(row.prompt_ids) - 1
+    first = len(row.prompt_ids)
+    ends = [first + bisect_right(token_ends, start) - 1 for start in next_starts] + [len(row) - 1]
+    before = first - 1
     for number, end in enumerate(ends):
         if end <= before:
             raise DataError(f"step {number} ({steps[number][:40]!r}) has no token of its own; use another separator")
         before = end
     return EncodedSteps(row, ends)
+
+
+def _token_ends(tokenizer: Any, row: Encoded, rendered: str, opened: int) -> list[int]:
+    """Where in the rendered text every token of the completion ends but the last; `opened`: where its text begins.
+
+    The completion may have been tokenised apart from the prompt, and special tokens in it as text (see `tokens`).
+    """
+    wanted = row.completion_ids[:-1]
+    for start, split in ((0, False), (opened, False), (opened, True)):
+        found = tokenizer(
+            rendered[start:], add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=split
+        )
+        first = 0 if start else len(row.prompt_ids)
+        if found["input_ids"][first : first + len(wanted)] == wanted:
+            return [start + end for _, end in found["offset_mapping"][first : first + len(wanted)]]
+    raise ModelError(f"{type(tokenizer).__name__}: the chat template's text and its tokens differ")
 
 
 def step_encoder(tokenizer: Any, separator: str) -> Callable[[Messages, str], tuple[list[int], list[int]]]:

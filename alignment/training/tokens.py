@@ -3,9 +3,10 @@
 The prompt is rendered with the chat template's generation prompt, the whole conversation without it, and the first
 must be a prefix of the second: otherwise the model would train on contexts it never meets when it answers.
 
-A completion ends with the template's last end-of-sequence token. What the template writes after it is cut off and
-never scored, because generation has stopped by then: SmolLM2's template ends `<|im_end|>\\n`, and that newline is not
-scored.
+A completion ends with the token that ends the template's turn: the first special token that the template itself writes
+after an answer (`generation.turn_end`), at which sampling stops too. What follows is cut off and never scored:
+SmolLM2's template ends `<|im_end|>\\n`, and that newline is not scored. An answer's own text ends nothing: the string
+of a special token in it is read as text, as a model that writes it has to spell it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal, overload
 from jinja2 import TemplateError
 
 from alignment.errors import DataError, ModelError
+from alignment.generation.turn_end import Turn, turn_of
 
 Messages = Sequence[Mapping[str, str]]
 Truncation = Literal["drop", "keep_start", "error"]
@@ -100,7 +102,8 @@ def encode(
 
     Raises:
         ModelError: no chat template, or one that does not render the prompt as a prefix of the conversation.
-        DataError: messages that are no prompt and response, or a row too long under `truncation="error"`.
+        DataError: messages that are no prompt and response, a response with a special token's string that cannot be
+            read as text, or a row too long under `truncation="error"`.
     """
     prompt_ids = _render_prompt(tokenizer, prompt_messages)
     row = _encode_after(tokenizer, prompt_ids, prompt_messages, response_messages)
@@ -117,17 +120,20 @@ def encode_record(
 ) -> list[Encoded] | None:
     """All responses of one record, or None when one of them is too long: a record is kept whole or not at all.
 
-    `report` holds the limit and counts what happened. Raises as `encode` does, naming the record where it is too long.
+    `report` holds the limit and counts what happened. Raises as `encode` does; a DataError names the record.
     """
-    prompt_ids = _render_prompt(tokenizer, prompt_messages)
     rows: list[Encoded] = []
-    for response in responses:
-        whole = _encode_after(tokenizer, prompt_ids, prompt_messages, response)
-        row = _fit(whole, report.max_length, truncation, f"record {record_id}: ")
-        if row is None:
-            report.dropped.append(record_id)
-            return None
-        rows.append(row)
+    try:
+        prompt_ids = _render_prompt(tokenizer, prompt_messages)
+        for response in responses:
+            whole = _encode_after(tokenizer, prompt_ids, prompt_messages, response)
+            row = _fit(whole, report.max_length, truncation)
+            if row is None:
+                report.dropped.append(record_id)
+                return None
+            rows.append(row)
+    except DataError as error:
+        raise DataError(f"record {record_id}: {error}") from error
     report.kept += 1
     if any(row.truncated for row in rows):
         report.truncated.append(record_id)
@@ -156,18 +162,17 @@ def _encode_after(
         before = [*prompt_messages, *response_messages[:turn]]
         opened = prompt_ids if turn == 0 else _render(tokenizer, before, generation_prompt=True)
         _must_start_with(tokenizer, opened, row)
-        rest = _rest(tokenizer, opened, before, response_messages[turn])
-        answer = _cut_after_last(rest, tokenizer.eos_token_id)
+        answer = _answer(tokenizer, opened, before, response_messages[turn], last=turn == len(roles) - 1)
         mask += [0] * (len(opened) - len(row)) + [1] * len(answer)
         row = opened + answer
     return Encoded(prompt_ids, row[len(prompt_ids) :], mask[len(prompt_ids) :])
 
 
-def _fit(row: Encoded, max_length: int | None, truncation: Truncation, where: str = "") -> Encoded | None:
+def _fit(row: Encoded, max_length: int | None, truncation: Truncation) -> Encoded | None:
     if max_length is None or len(row) <= max_length:
         return row
     if truncation == "error":
-        raise DataError(f"{where}{len(row)} tokens of prompt and response, more than max_length {max_length}")
+        raise DataError(f"{len(row)} tokens of prompt and response, more than max_length {max_length}")
     room = max_length - len(row.prompt_ids)
     if truncation == "drop" or room <= 0 or not any(row.completion_mask[:room]):
         return None
@@ -192,21 +197,49 @@ def _render(tokenizer: Any, messages: Messages, *, generation_prompt: bool) -> l
         raise DataError(f"the chat template of {_name(tokenizer)} refuses the roles {roles}: {error}") from error
 
 
-def _rest(tokenizer: Any, opened: list[int], before: Messages, answer: Mapping[str, Any]) -> list[int]:
-    """What an answer adds to the ids of the conversation before it.
+def _answer(tokenizer: Any, opened: list[int], before: Messages, answer: Mapping[str, Any], *, last: bool) -> list[int]:
+    """What an answer adds to the ids of the conversation before it, up to the token that ends its turn.
 
     A tokenizer may merge the newline that opens an answer with one that the answer begins with. A model that samples is
     given the opening alone, so here too the opening keeps its own tokens, and the rest of the text is tokenised apart.
     """
     after = [*before, answer]
-    closed = _render(tokenizer, after, generation_prompt=False)
-    if closed[: len(opened)] != opened:
+    rest = _render(tokenizer, after, generation_prompt=False)
+    turn = turn_of(tokenizer)
+    spelled = [] if turn is None else turn.special_in(answer["content"])
+    if spelled and not last:  # the turns after it are rendered with it, where it would be the token
+        raise DataError(f"an answer before the last of several holds the special token {spelled[0]!r}; take it out")
+    if spelled or rest[: len(opened)] != opened:
         start = tokenizer.apply_chat_template(list(before), tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(after, tokenize=False)
-        if whole.startswith(start):
-            return tokenizer(whole[len(start) :], add_special_tokens=False).input_ids  # type: ignore[no-any-return]
-        _must_start_with(tokenizer, closed, opened)
-    return closed[len(opened) :]
+        if not whole.startswith(start):
+            _must_start_with(tokenizer, rest, opened)
+        rest = [*opened, *_apart(tokenizer, turn, whole[len(start) :], spelled)]
+    if turn is None:
+        raise ModelError(
+            f"the chat template of {_name(tokenizer)} refuses a plain question and its answer, or changes the answer's "
+            "text; give another one (recipe key chat_template)"
+        )
+    cut = len(rest) - len(turn.tail_ids)
+    if tuple(rest[cut:]) != turn.tail_ids:
+        raise ModelError(
+            f"the chat template of {_name(tokenizer)} ends one answer with {turn.tail!r} and another with "
+            f"{tokenizer.decode(rest[-4:])!r}; use a template that ends all alike (recipe key chat_template)"
+        )
+    return rest[len(opened) : cut + 1]
+
+
+def _apart(tokenizer: Any, turn: Turn | None, text: str, spelled: Sequence[str]) -> list[int]:
+    """Ids of what a template writes after the generation prompt, the special tokens `spelled` in an answer as text."""
+    if turn is None or not spelled or not text.endswith(turn.tail):
+        return tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[no-any-return]
+    head = tokenizer(turn.head, add_special_tokens=False).input_ids if turn.head else []
+    said = text[len(turn.head) : len(text) - len(turn.tail)]
+    ids = tokenizer(said, add_special_tokens=False, split_special_tokens=True).input_ids
+    kept = {tokenizer.convert_tokens_to_ids(token) for token in spelled} - {tokenizer.unk_token_id}
+    if kept & set(ids):
+        raise DataError(f"an answer holds the special token {spelled[0]!r}, which is no text here; take it out")
+    return [*head, *ids, *turn.tail_ids]
 
 
 def _must_start_with(tokenizer: Any, whole: list[int], start: list[int]) -> None:
@@ -218,14 +251,6 @@ def _must_start_with(tokenizer: Any, whole: list[int], start: list[int]) -> None
         f"{tokenizer.decode(start[same : same + 8])!r} becomes {tokenizer.decode(whole[same : same + 8])!r} at token "
         f"{same}; use a template that only appends (recipe key chat_template)"
     )
-
-
-def _cut_after_last(ids: list[int], eos: int | None) -> list[int]:
-    """Without an end-of-sequence token there is nothing to cut behind."""
-    for index in range(len(ids) - 1, -1, -1):
-        if ids[index] == eos:
-            return ids[: index + 1]
-    return ids
 
 
 def _name(tokenizer: Any) -> str:

@@ -1,7 +1,8 @@
 """One transformers Trainer for every objective: exact metrics, exact accumulation, exact resume.
 
 - The gradient of a step does not depend on how its rows are split into micro-batches, forward passes or processes.
-- A logged metric is the exact ratio over all records since the last log, in training and in evaluation.
+- A logged metric is the exact ratio over all records since the last log, in training and in evaluation. Of a
+  `batchwise` objective the loss is that of the batches it was measured in.
 - A killed run resumes from its last whole checkpoint and ends with the same weights and logs as one that was not.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
@@ -24,10 +25,11 @@ from alignment.errors import AlignmentError
 from alignment.generation.head import evaluating
 from alignment.training.checkpoints import WholeCheckpoints
 from alignment.training.collate import Batch
+from alignment.training.finite import check_gradient, check_loss
 from alignment.training.metrics import Meter, measured_names
 from alignment.training.objectives.objective import Measured, Objective
 from alignment.training.prefix_sharing import shares_prefixes, unique_tokens
-from alignment.training.sampling import EpochSampler, row_length
+from alignment.training.sampling import EpochSampler, Rows, check_shares, row_length
 from alignment.training.splitting import bound_trunk, check_records, padded_tokens, split_batch
 from alignment.training.stopping import KeepsBest, was_over
 
@@ -36,19 +38,6 @@ PENDING_METRICS = "pending_metrics.json"  # in a checkpoint: what was measured s
 # Mean nats per token by which the starting policy may differ from its reference: rounding, nothing else.
 START_TOLERANCE = 1e-4
 START_TOLERANCE_LOW_PRECISION = 0.05
-
-
-class Rows(Dataset[Any]):
-    """A list as a torch Dataset."""
-
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._rows[index]
 
 
 class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[misc]
@@ -122,7 +111,12 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[mi
         self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Trains from the start, or on from a checkpoint (see `last_complete_checkpoint`)."""
+        """Trains from the start, or on from a checkpoint (see `last_complete_checkpoint`).
+
+        Raises AlignmentError for rows that several processes cannot share evenly, a loss or gradient that is not
+        finite, and a start from something it must not start from.
+        """
+        check_shares(len(self.train_dataset), self.args)
         self._train_meter.clear()
         if self.args.load_best_model_at_end:
             with evaluating(self.model):
@@ -203,7 +197,7 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[mi
         is not finite.
         """
         measured = self._measure(model, inputs)
-        self._refuse_non_finite(measured, inputs)
+        check_loss(measured.sums, inputs["ids"], self.state.global_step + 1)
         self._train_meter.add(measured.sums, measured.counts)
         assert num_items_in_batch is not None
         share = self.objective.weight(inputs) / num_items_in_batch * self.accelerator.num_processes
@@ -224,14 +218,12 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[mi
             tolerance = START_TOLERANCE_LOW_PRECISION if low else START_TOLERANCE
             self.objective.check_start(self.accelerator.unwrap_model(self.model), inputs, tolerance)
 
-    def _refuse_non_finite(self, measured: Measured, inputs: Batch) -> None:
-        bad = (~measured.sums["loss"].isfinite()).tolist()
-        if any(bad):
-            ids = [name for name, is_bad in zip(inputs["ids"], bad, strict=True) if is_bad]
-            raise AlignmentError(
-                f"step {self.state.global_step + 1}: the loss is not finite for record {', '.join(ids)}; lower the "
-                "learning rate, or look at these records"
-            )
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, asked for before every step of the optimizer. AlignmentError when it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not self.args.fp16:  # whose scaler skips such a step
+            check_gradient(norm, self.state.global_step + 1)
+        return norm
 
     # Metrics
 

@@ -83,7 +83,7 @@ def tree_attention(
         (1, U, heads, dim) and no weights.
 
     Raises:
-        ModelError: the model lost the forest on the way to its attention.
+        ModelError: the model lost the forest on the way to its attention, or drops out attention on a GPU.
     """
     if tree_mask is None:
         if attention_mask is not None and attention_mask.shape == (1, 1, 1, 1) and query.shape[2] > 1:
@@ -95,6 +95,11 @@ def tree_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if tree_mask.block_mask is not None:
+        if dropout:
+            raise ModelError(
+                f"{type(module).__name__} drops out attention ({dropout:g}), which shared prefixes cannot do on a GPU; "
+                "set it to 0 in the model's config, or share_prefixes: false"
+            )
         from transformers.integrations.flex_attention import flex_attention_forward
 
         found, _ = flex_attention_forward(

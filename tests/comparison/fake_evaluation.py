@@ -28,7 +28,7 @@ def ranked(seed: int, skill: float = 1.0, n: int = 12, missing: Sequence[int] = 
         votes = [[0, 1, 1], [0, 2, 1], [1, 2, 1]]
         scores = [None] * 3 if i in missing else [rng.gauss(skill * (1 - j), 1) for j in range(3)]
         row = {"id": f"r{i}", "group": f"g{i // 2}", "scores": scores, "lengths": [30 - i, 20, 10 + i], "wins": wins}
-        rows.append(row | {"ballots": {"ann": votes}, "facts": {"dataset": "made"}, "criteria": {}})
+        rows.append(row | {"ballots": {"ann": votes}, "facts": {"dataset": "made"}, "criteria": {}, "ties": None})
     return rows
 
 

@@ -15,7 +15,7 @@ def row(name: str, scores: list[float], lengths: list[int], better: int) -> dict
     wins = [[0.0, 1.0], [0.0, 0.0]] if better == 0 else [[0.0, 0.0], [1.0, 0.0]]
     ballots = {"everybody": [[0, 1, 1 if better == 0 else -1]]}
     sample = {"id": name, "group": name, "scores": scores, "lengths": lengths, "wins": wins, "ballots": ballots}
-    return sample | {"facts": {}, "criteria": {}}
+    return sample | {"facts": {}, "criteria": {}, "ties": None}
 
 
 def results(rows: list[dict[str, Any]], tmp_path: Path) -> dict[str, EvalResult]:

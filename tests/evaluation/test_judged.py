@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from alignment.evaluation.metrics.judged import NOT_STATED, JudgedPair, grouped_pairs, judged_pairs
 from alignment.evaluation.metrics.rankings import decided_pairs, pair_credits
+from reward.losses import RANKING_LOSSES
 
 # 0 > 1 says a twice b; 1 and 2 are tied for a; 0 < 2 says b; nobody compared 0 and 3.
 BALLOTS = {"a": [[0, 1, 1], [1, 2, 0], [1, 3, 1]], "b": [[0, 1, -1], [0, 2, -1]], "c": [[0, 1, 1]]}
@@ -43,6 +46,24 @@ def test_confidence_and_support_do_not_depend_on_the_order_of_responses() -> Non
     assert pair(-2.0, a=1).supported == 0.0
     assert (pair(0.0, a=1).supported, pair(0.0, a=1).confidence) == (0.5, 0.5)
     assert pair(2e4, a=1).confidence == 1.0
+
+
+@pytest.mark.parametrize(("loss", "options"), [("davidson", {"nu": 0.7}), ("rao_kupper", {"theta": 3.0})])
+@pytest.mark.parametrize("difference", [0.0, 0.4, -2.5])
+def test_a_model_of_ties_is_as_sure_as_its_loss_says(loss: str, options: dict[str, float], difference: float) -> None:
+    rewards, nothing = torch.tensor([[difference, 0.0]], dtype=torch.float64), torch.zeros(1, 2, 2)
+
+    def probability(i: int, tied: bool) -> float:
+        said = nothing.clone()
+        said[0, i, 1 - i] = 1.0
+        wins, ties = (nothing, said + said.transpose(1, 2)) if tied else (said, nothing)
+        return math.exp(-float(RANKING_LOSSES[loss](rewards, wins=wins, ties=ties, **options)))
+
+    above, below, tie = probability(0, False), probability(1, False), probability(0, True)
+    assert above + below + tie == pytest.approx(1)
+    sure = replace(pair(difference), ties=(loss, *options.values())).confidence
+    assert sure == pytest.approx(max(above, below) + tie / 2)
+    assert replace(pair(2e4), ties=(loss, *options.values())).confidence == 1.0
 
 
 def test_groups_tell_the_pairs_apart_and_add_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from reward.rules import RuleScorer
 def sample(name: str, scores: list[Any], lengths: list[int], **more: Any) -> dict[str, Any]:
     """Two responses; by default annotator a prefers the first."""
     row = {"id": name, "group": name, "scores": scores, "lengths": lengths, "wins": [[0.0, 1.0], [0.0, 0.0]]}
-    return row | {"ballots": {"a": [[0, 1, 1]]}, "facts": {}, "criteria": {}} | more
+    return row | {"ballots": {"a": [[0, 1, 1]]}, "facts": {}, "criteria": {}, "ties": None} | more
 
 
 def found(findings: list[Finding], metric: str, group: str | None = None) -> Finding:
@@ -127,6 +128,27 @@ def test_the_diagram_adds_up_to_the_error_and_takes_vote_shares() -> None:
     assert (stated.interval.n, stated.interval.low) == (2, None)
 
 
+@pytest.mark.parametrize("ties", [["davidson", 1.0], ["rao_kupper", 2.0]])
+def test_a_model_of_ties_that_is_right_has_no_calibration_error(ties: list[Any]) -> None:
+    """Votes in the shares that the model itself expects; σ(difference) would be too sure by 2 to 9 points."""
+    rows = []
+    for difference in (0.5, 1.0, 1.5, 2.0):
+        a, b = math.exp(difference / 2), math.exp(-difference / 2)
+        if ties[0] == "davidson":
+            won, lost = a / (a + b + ties[1]), b / (a + b + ties[1])
+        else:
+            won, lost = a / (a + ties[1] * b), b / (b + ties[1] * a)
+        n_won, n_lost = round(1000 * won), round(1000 * lost)
+        votes = [1] * n_won + [-1] * n_lost + [0] * (1000 - n_won - n_lost)
+        ballots = {f"a{i}": [[0, 1, vote]] for i, vote in enumerate(votes)}
+        rows.append(sample(str(difference), [difference, 0.0], [1, 1], ballots=ballots, ties=ties))
+    error = found(calibration(pairs_of(rows), 0), "calibration_error")
+    assert error.interval.value == pytest.approx(0, abs=1e-3)
+    assert error.label == f"expected calibration error of P(above) + P(tie)/2 of {ties[0]}"
+    plain = found(calibration(pairs_of([row | {"ties": None} for row in rows]), 0), "calibration_error")
+    assert (plain.interval.value or 0) > 0.015
+
+
 def test_groups_and_criteria_count_what_could_not_be_scored() -> None:
     swapped = [[0.0, 0.0], [1.0, 0.0]]
     both = {"helpful": [[0.0, 1.0], [0.0, 0.0]], "harmless": swapped}
@@ -176,6 +198,26 @@ def test_an_annotator_alone() -> None:
     findings = by_annotator(pairs_of(two), 0)
     ceiling = found(findings, "annotator_ceiling", "a").interval
     assert (ceiling.value, ceiling.n, ceiling.method) == (None, 0, "nobody else judged these pairs")
+    assert found(findings, "annotator_accuracy_shared", "a").interval == ceiling
+
+
+def test_the_ceiling_stands_beside_the_model_on_the_same_pairs() -> None:
+    """Alone, a is contradicted by the model; where b judged too, all three agree."""
+    n, both = FEWEST_VOTES, {"a": [[0, 1, 1]], "b": [[0, 1, 1]]}
+    rows = [sample(str(i), [0.0, 1.0], [1, 1]) for i in range(n)]
+    rows += [sample(f"b{i}", [1.0, 0.0], [1, 1], ballots=both) for i in range(n)]
+    rows.append(sample("unscored", [None, 1.0], [1, 1], ballots=both))
+    findings = by_annotator(pairs_of(rows), 0)
+    told = {
+        metric: (one.interval.value, one.interval.n, one.n_unscored)
+        for metric in ("annotator_accuracy", "annotator_accuracy_shared", "annotator_ceiling")
+        for one in [found(findings, metric, "a")]
+    }
+    assert told == {
+        "annotator_accuracy": (0.5, 2 * n, 1),
+        "annotator_accuracy_shared": (1.0, n, 1),
+        "annotator_ceiling": (1.0, n, 1),
+    }
 
 
 def record(*orders: tuple[str, list[list[int]]], **more: Any) -> PreferenceRecord:

@@ -182,6 +182,15 @@ def test_annotators_do_not_replace_each_other() -> None:
     assert len(counted_judgements(record("ab", judgements=judged))) == 2
 
 
+def test_an_answer_key_is_nobodys_vote() -> None:
+    key = judgement(2, order(AB), who="key", gold=True)
+    judged = (judgement(1, order(BA), who="anna"), key, judgement(3, order(AB), who="anna", revision=2, gold=True))
+    assert [j.id for j in counted_judgements(record("ab", judgements=judged))] == [UUID(int=1)]
+    [ranking], _ = rankings([record("ab", judgements=judged)])
+    assert (ranking.n_annotators, ranking.wins) == (1, ((0.0, 0.0), (1.0, 0.0)))
+    assert pairs([record("ab", judgements=(key,))]) == ([], {views.NOT_JUDGED: 1})
+
+
 # --- criteria --------------------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,7 @@ def _reward_details() -> list[Row]:
     for annotator, own, others, n in (("anna", 0.73, 0.79, 210), ("b_ob", 0.69, 0.77, 185)):
         more = {"group": annotator, **neither}
         rows.append(result("reward", name, "annotator_accuracy", own, 0.06, n, **more))
+        rows.append(result("reward", name, "annotator_accuracy_shared", own - 0.01, 0.06, n - 8, **more))
         rows.append(result("reward", name, "annotator_ceiling", others, 0.06, n - 8, **more))
     return rows
 

@@ -36,7 +36,7 @@ def result_of(metric: str, group: str | None) -> EvalResult:
 def test_every_result_is_in_one_place(run: Run, quality: RewardQuality) -> None:
     told_apart = [*quality.overall, *quality.groups]
     told_apart += [r for one in quality.bins for r in (one.stated, one.observed)]
-    told_apart += [r for one in quality.annotators for r in (one.own, one.others) if r is not None]
+    told_apart += [r for one in quality.annotators for r in (one.own, one.shared, one.others) if r is not None]
     assert sorted(map(repr, told_apart)) == sorted(map(repr, sections(run.results)["reward_quality"]))
     assert (len(quality.groups), len(quality.bins), len(quality.annotators)) == (7, 5, 2)
     assert quality.models == ("reward",)
@@ -46,6 +46,7 @@ def test_half_a_point_and_a_strange_group_are_not_lost() -> None:
     pairs = [
         ("reliability", "50% to 60%"),
         ("stated_confidence", "60% to 70%"),
+        ("annotator_accuracy_shared", "x"),
         ("annotator_ceiling", "x"),
         ("new", "y"),
     ]
@@ -85,11 +86,12 @@ def test_tables_of_the_breakdowns(quality: RewardQuality) -> None:
         ("reward", "50% to 60%", "54.8%", "53.1%", "[43.9, 62.3]", "96"),
         ("", "60% to 70%", "65.1%", "60.2%", "[51.9, 68.5]", "118"),
     )
-    assert tables["reward_annotators"].rows[1] == ("", "b_ob", "69.0% [63.0, 75.0]", "185", "77.0% [71.0, 83.0]", "177")
+    own, shared, others = ("69.0% [63.0, 75.0]", "185"), ("68.0% [62.0, 74.0]", "177"), ("77.0% [71.0, 83.0]", "177")
+    assert tables["reward_annotators"].rows[1] == ("", "b_ob", *own, *shared, *others)
     for table in tables.values():
         assert all(len(row) == len(table.header) == len(table.align) for row in table.rows)
-    alone = replace(quality.annotators[0], others=None)
-    assert reward_tables(replace(quality, annotators=(alone,)), "")[-1].rows[0][-2:] == ("n/a", "")
+    alone = replace(quality.annotators[0], shared=None, others=None)
+    assert reward_tables(replace(quality, annotators=(alone,)), "")[-1].rows[0][-4:] == ("n/a", "", "n/a", "")
     undefined = alone.own.model_copy(update={"value": None, "method": "nobody else judged these pairs"})
     table = reward_tables(replace(quality, annotators=(replace(alone, others=undefined),)), "")[-1]
     assert table.rows[0][-2] == "n/a"

@@ -32,6 +32,13 @@ from reward.verifiable import final_number, full_match, gsm8k
         ("#### \\$18", "18"),
         ("#### -3", "-3"),
         ("#### −3", "-3"),
+        ("#### –3", "-3"),  # en dash
+        ("it is –$3", "-3"),
+        ("10–12", "12"),  # a range, not -12
+        ("####18 ####", "18"),  # the last mark that a number follows
+        ("#### 5\n#### 18\n#### done ####", "18"),
+        ("#### 1,018,000.50", "1018000.5"),
+        ("1/2 of 36 is 18", "18"),
         ("#### -$3", "-3"),
         ("#### $-3", "-3"),
         ("The answer is 18", "18"),
@@ -67,6 +74,22 @@ def test_the_final_number_by_hand(response: str, number: str) -> None:
         "-",
         "$",
         ",.,",
+        # what ends in figures that are no number, or have more than one reading
+        "(2,3)",
+        "#### 2,3",
+        "#### 1,23",
+        "1,0000",
+        "18, 000",
+        "#### 18, 000",
+        "#### 18 000",
+        "18.3.1",
+        "36/2",
+        "#### 36/2",
+        "#### 17 2/2",
+        "of 18 he takes 1/18",
+        "36 / 2",
+        "\\boxed{\\frac{1}{18}}",
+        "#### \\dfrac{18}{2}",
     ],
 )
 def test_no_number_is_wrong(response: str) -> None:
@@ -83,7 +106,9 @@ def test_listing_numbers_does_not_find_the_answer() -> None:
     assert gsm8k("#### 18", "18." + "0" * 10_000) == 1.0
 
 
-@pytest.mark.parametrize("reference", ["", "eighteen", "the answer is 18", "#### none", "18 #### "])
+@pytest.mark.parametrize(
+    "reference", ["", "eighteen", "the answer is 18", "#### none", "18 #### ", "1/2", "#### 1/2", "2,3"]
+)
 def test_a_reference_without_a_final_number_is_an_error_not_a_zero(reference: str) -> None:
     with pytest.raises(ValueError, match="has no final number; it must end like `#### 18`"):
         gsm8k(reference, "18")

@@ -21,6 +21,7 @@ from alignment.runs import RunContext
 from alignment.stages import dpo
 from alignment.stages.dpo import DPOSettings
 from alignment.stages.rows import NO_SOFT_LABEL, pair_rows
+from alignment.training.objectives.pairs import DPOObjective
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
@@ -78,9 +79,10 @@ def test_a_loss_that_compares_the_pairs_of_a_batch_is_not_accumulated() -> None:
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def judged(question: str, *orders: str, strength: float | None = None) -> PreferenceRecord:
+def judged(question: str, *orders: str, strength: float | None = None, c: str = "c.") -> PreferenceRecord:
     """Orders like "ab" (a over b), one per annotator, of responses named by their letters."""
-    responses = {name: Response(messages=(Message(role="assistant", content=f"{name}."),)) for name in "abc"}
+    texts = {"a": "a.", "b": "b.", "c": c}
+    responses = {name: Response(messages=(Message(role="assistant", content=text),)) for name, text in texts.items()}
     return PreferenceRecord(
         prompt=Prompt(messages=(Message(role="user", content=question),)),
         responses=tuple(responses.values()),
@@ -101,7 +103,9 @@ def write(folder: Path, *records: PreferenceRecord) -> Path:
     return path
 
 
-def rows_of(folder: Path, tokenizer: Any, records: list[PreferenceRecord], mode: str, **how: Any) -> Any:
+def rows_of(
+    folder: Path, tokenizer: Any, records: list[PreferenceRecord], mode: str, max_length: int = 512, **how: Any
+) -> Any:
     spec = DataSpec(source=str(write(folder, *records)), split="all")
     made = RunContext(
         run="tiny",
@@ -119,7 +123,7 @@ def rows_of(folder: Path, tokenizer: Any, records: list[PreferenceRecord], mode:
         data_digests={"train": load(spec).digest},
         say=lambda line: None,
     )
-    return pair_rows(made, "train", tokenizer, 512, mode, **how)
+    return pair_rows(made, "train", tokenizer, max_length, mode, **how)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +149,21 @@ def test_a_pair_that_nobody_compared_has_no_soft_label_and_is_dropped(tmp_path: 
     assert use.dropped == {NO_SOFT_LABEL: 1}
 
 
+def test_a_record_counts_once_over_the_pairs_that_are_kept(tmp_path: Path, tokenizer: Any) -> None:
+    """Also where max_length drops some of them; and a single pair that is left can be sorted by aot."""
+    long = judged("Why?", "ab", "bc", "ac", c="zyx wvu " * 25)
+    records = [long, judged("How?", "ab"), judged("Who?", "ab", "bc", "ac")]
+    weights = {}
+    for max_length in (100, 512):
+        rows, _ = rows_of(tmp_path, tokenizer, records, "all", max_length=max_length)
+        weights[max_length] = [(row["id"], row["weight"]) for row in rows]
+    names = [str(record.id) for record in records]
+    third = pytest.approx(1 / 3)
+    assert weights[512] == [(names[0], third)] * 3 + [(names[1], 1.0)] + [(names[2], third)] * 3
+    assert weights[100] == [(names[0], 1.0), (names[1], 1.0)] + [(names[2], third)] * 3
+    DPOObjective(0, loss_type="aot").refuse([{"id": name, "weight": weight} for name, weight in weights[100][:2]])
+
+
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +179,7 @@ def run(folder: Path, model: Path, source: Path, *stages: dict[str, Any]) -> lis
     raw = {
         "name": "tiny",
         "base": f"path:{model}",
-        "data": {"prefs": {"source": str(source), "split": "all"}},
+        "data": {"prefs": {"source": str(source)}},
         "stages": [{"dpo": {**every, **stage}} for stage in stages],
     }
     said: list[str] = []

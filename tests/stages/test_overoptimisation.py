@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 from tiny_run import alignment_here, write_records
@@ -19,9 +21,10 @@ from alignment.report import load_run
 from alignment.report.html import render
 from alignment.report.study import load_study
 from alignment.runs import RunContext
-from alignment.stages.overoptimisation import OverOptimisationSettings, Step, Trace, _ppo_rows, _trace
-from alignment.stages.overoptimisation_points import sizes, study
-from reward.overoptimisation import best_of_n, bon_kl
+from alignment.stages.overoptimisation import KL, OverOptimisationSettings, Step, Trace, _ppo_rows, _trace
+from alignment.stages.overoptimisation_points import sizes, study, zero_error
+from alignment.training.losses.ppo import kl_k1, kl_k3
+from reward.overoptimisation import best_of_n, bon_kl, fit_rl, rl_reward
 
 GOLD = [{"rule": "length", "weight": 0.5}, {"rule": "finished"}]
 WATCH = [{"rule": "length"}, {"rule": "finished"}]
@@ -105,20 +108,24 @@ def test_the_log_gives_gold_as_the_weighted_sum_and_counts_what_has_no_distance(
     context = context_of(tmp_path, [ppo_row()])
     scores = {"objective/scores": 0.5, "objective/scores/length": 10.0, "objective/scores/finished": 0.25}
     lines = [
-        {"step": 1, "split": "train", "objective/kl": 0.0} | scores,
-        {"step": 2, "split": "train", "objective/kl": -0.01} | scores,
-        {"step": 3, "split": "train", "objective/kl": None} | scores,
+        {"step": 1, "split": "train", KL: 0.0} | scores,
+        {"step": 2, "split": "train", KL: 0.01, "objective/kl": -0.01} | scores,  # k1 may be below 0, the KL is not
+        {"step": 3, "split": "train", KL: None} | scores,
         {"step": 4, "split": "train"} | scores,
-        {"step": 5, "split": "eval", "objective/kl": 2.0} | scores,
-        {"step": 6, "split": "train", "objective/kl": 0.3, "objective/scores": 0.7},
-        {"step": 7, "split": "train", "objective/kl": 0.4} | scores | {"objective/scores/finished": 0.0},
-        {"step": 8, "split": "train", "objective/kl": 0.5} | scores | {"objective/raw_scores": 0.9},  # before a penalty
+        {"step": 5, "split": "eval", KL: 2.0} | scores,
+        {"step": 6, "split": "train", KL: 0.3, "objective/scores": 0.7},
+        {"step": 7, "split": "train", KL: 0.4} | scores | {"objective/scores/finished": 0.0},
+        {"step": 8, "split": "train", KL: 0.5} | scores | {"objective/raw_scores": 0.9},  # before a penalty
     ]
     path = tmp_path / "stages/ppo_1-0/train_log.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     trace = _trace(context, settings(), ppo_row())
-    assert trace == Trace([Step(1, 0.0, 0.5, 5.25), Step(7, 0.4, 0.5, 5.0), Step(8, 0.5, 0.9, 5.25)], 4)
+    first = [Step(1, 0.0, 0.5, 5.25), Step(2, 0.01, 0.5, 5.25)]
+    assert trace == Trace([*first, Step(7, 0.4, 0.5, 5.0), Step(8, 0.5, 0.9, 5.25)], 3)
+    path.write_text(json.dumps({"step": 1, "split": "train", "objective/kl": 0.1} | scores) + "\n")
+    with pytest.raises(AlignmentError, match=r"logs no objective/kl_k3, .* delete the folder .*ppo_1-0 and run"):
+        _trace(context, settings(), ppo_row())
     path.unlink()
     with pytest.raises(AlignmentError, match="not found"):
         _trace(context, settings(), ppo_row())
@@ -127,9 +134,10 @@ def test_the_log_gives_gold_as_the_weighted_sum_and_counts_what_has_no_distance(
 # The scale of the points
 
 
-def made(proxies: list[Any], gold: Any, traces: list[Trace]) -> Any:
+def made(proxies: list[Any], gold: Any, traces: list[Trace], of: int | None = None, same: bool = False) -> Any:
     named = ("gold", [f"reward_{i}" for i in range(len(proxies))], [f"ppo_{i}" for i in range(len(proxies))])
-    return study(gold, proxies, traces, names=named, where="study", seed=0)
+    prompts = {"n_prompts": of or len(gold), "same_records": same}
+    return study(gold, proxies, traces, names=named, where="study", seed=0, **prompts)
 
 
 def test_points_are_measured_from_the_start_policy_in_its_deviations() -> None:
@@ -157,6 +165,30 @@ def test_points_are_measured_from_the_start_policy_in_its_deviations() -> None:
     assert undefined.reason == "fewer than two distances above 0"
 
 
+def test_the_error_of_the_zero_is_that_of_drawing_prompts_and_answers_again() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=40)
+    for of in (10, 40):
+        zeros, errors = [], []
+        for _ in range(4000):
+            scores = means[rng.choice(of, 10, replace=False), None] + rng.normal(0, 0.7, (10, 3))
+            zeros.append(scores.mean())
+            errors.append(zero_error(scores, of) * scores.std())
+        assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(zeros), rel=0.05)
+
+
+def test_what_no_interval_holds_is_said() -> None:
+    rng = np.random.default_rng(0)
+    gold, proxy = rng.normal(size=(5, 8)), rng.normal(size=(5, 8)) + np.arange(5)[:, None]
+    some, all_of_them = made([proxy], gold, [Trace([], 0)], of=50), made([proxy], gold, [Trace([], 0)], same=True)
+    assert "to each of 5 of the 50 prompts that PPO draws from" in some.scale
+    assert f"standard error of up to {zero_error(proxy, 50):.2g}, which no interval holds" in some.scale
+    assert zero_error(proxy, 50) > 3 * zero_error(proxy, 5)
+    assert "Best-of-n has the same answers and gold scores in every seed." in some.scale
+    assert "learned from the same records" not in some.scale
+    assert all_of_them.scale.endswith("The proxies of all seeds learned from the same records.")
+
+
 def test_a_shared_proxy_gives_best_of_n_once() -> None:
     scores = np.random.default_rng(0).normal(size=(3, 4))
     found = made([scores, scores], scores, [Trace([], 0), Trace([], 0)])
@@ -177,6 +209,54 @@ def test_sizes_end_with_n() -> None:
     assert sizes(2) == [1, 2]
     assert sizes(5) == [1, 2, 3, 4, 5]
     assert sizes(16) == [1, 2, 3, 4, 6, 8, 12, 16]
+
+
+# The distance that PPO logs
+
+FURTHEST, BATCH, STEPS, TOKENS, WORDS = 1.0, 32, 60, 24, 50
+
+
+def policies() -> list[tuple[float, torch.Tensor, torch.Tensor]]:
+    """(d, log π, log πref) of policies at known √KL from a reference; every (T, V) token is drawn by itself."""
+    draw = torch.Generator().manual_seed(0)
+    logits, step = (torch.randn(TOKENS, WORDS, dtype=torch.float64, generator=draw) for _ in range(2))
+    ref = torch.log_softmax(2 * logits, dim=1)
+    tilts = np.linspace(0, 1, 501)
+    tilted = [torch.log_softmax(2 * logits + tilt * step, dim=1) for tilt in tilts]
+    kls = [float((policy.exp() * (policy - ref)).sum()) for policy in tilted]
+    wanted = np.linspace(0, FURTHEST, STEPS)
+    found = (torch.log_softmax(2 * logits + tilt * step, dim=1) for tilt in np.interp(wanted**2, kls, tilts))
+    return [(float(d), policy, ref) for d, policy in zip(wanted, found, strict=True)]
+
+
+def test_the_coefficients_come_back_from_logged_distances() -> None:
+    """k1, averaged, is below 0 for many a step near the start: to drop those shifts the others, and β with them."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    betas: dict[str, list[float]] = {"k1": [], "k3": [], "known": []}
+    dropped = 0
+    steps, tokens = policies(), torch.arange(TOKENS)
+    for _ in range(15):
+        points: dict[str, list[tuple[float, float]]] = {name: [] for name in betas}
+        for d, policy, ref in steps * 3:
+            answers = torch.multinomial(policy.exp(), BATCH, replacement=True).T
+            logps, ref_logps = policy[tokens, answers], ref[tokens, answers]
+            reward = float(rl_reward(d, 1.0, 0.3)) + rng.normal() / math.sqrt(BATCH)
+            k1, k3 = (float(of(logps, ref_logps).sum(dim=1).mean()) for of in (kl_k1, kl_k3))
+            dropped += k1 < 0
+            for name, kl in (("k1", k1), ("k3", k3), ("known", d * d)):
+                if kl >= 0:
+                    points[name].append((math.sqrt(kl), reward))
+        for name, found in points.items():
+            fit = fit_rl(*zip(*found, strict=True))
+            assert fit is not None
+            betas[name].append(fit.beta)
+    off = {name: abs(float(np.mean(values)) - 0.3) for name, values in betas.items()}
+    assert dropped > 0.05 * 15 * 3 * STEPS
+    assert off["k1"] > 0.06
+    assert off["k3"] < 0.04
+    paired = np.subtract(betas["k3"], betas["known"])  # the same rewards at the true distances
+    assert abs(paired.mean()) < 0.02
 
 
 # A whole recipe
@@ -213,6 +293,8 @@ def test_the_whole_study(tmp_path: Path, tiny_model_dir: Path) -> None:
     path.write_text(yaml.safe_dump(recipe(f"path:{tiny_model_dir}", str(records))))
     done = alignment_here(tmp_path, "run", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
+    prompts = json.loads((tmp_path / "runs/tiny/manifest.json").read_text())["stages"][-1]["data"][0]
+    assert (prompts["n_used"], prompts["dropped"]["over the limit"]) == (6, prompts["n_records"] - 6)
     [made] = (tmp_path / "runs/tiny/stages").glob("overoptimisation-*/overoptimisation.json")
     found = load_study("overoptimisation", made)
     assert (found.file.n, found.file.n_prompts) == (4, 6)
@@ -223,8 +305,10 @@ def test_the_whole_study(tmp_path: Path, tiny_model_dir: Path) -> None:
         assert [bon[0].kl, bon[0].proxy, bon[0].gold] == pytest.approx([0, 0, 0], abs=1e-9)
         assert all(later.proxy >= earlier.proxy for earlier, later in pairwise(bon))
         logged = [point for point in found.points("ppo") if point.seed == seed]
-        left_out = found.file.seeds[seed - 1].left_out
-        assert len(logged) + left_out == 4
+        assert (len(logged), found.file.seeds[seed - 1].left_out) == (4, 0)
+        assert all(earlier.kl < later.kl for earlier, later in pairwise(logged[:2]))
+    assert f"each of 6 of the {prompts['n_records']} prompts" in found.file.scale
+    assert "learned from the same records" in found.file.scale
     # the two seeds are two: other proxies, other answers
     assert found.file.seeds[0].proxy_mean != found.file.seeds[1].proxy_mean
     figures = ("study_overoptimisation", "policy_ppo")

@@ -54,6 +54,7 @@ def settings_of(**settings: Any) -> Any:
         ({"ppo": {"value_adapter": True}}, "ppo.value_adapter needs `peft`"),
         ({"kl_coef": 0, "ppo": {"adaptive_kl": {"target": 1}}}, "cannot move a kl_coef of 0"),
         ({"ppo": {"adaptive_kl": {"horizon": 1}}}, "horizon 1 is too short for batch_size 8"),
+        ({"ppo": {"early_stop_kl": 0.1, "num_ppo_epochs": 1}}, "ppo: early_stop_kl has nothing to stop"),
         ({"ppo": {"vf_coef": 0}}, "rloo and grpo need none"),
         ({"ppo": {"clip_range": 0.1}}, "unknown key; nearest: cliprange"),
         ({"peft": {"r": 4, "lora_dropout": 0.1}}, "set it to 0"),
@@ -181,6 +182,19 @@ def test_values_of_their_own_adapter_stay_out_of_the_registry(tmp_path: Path, ti
     assert not any("value" in name for name in stored[True])
     assert any(weight.abs().max() > 0 for name, weight in stored[True].items() if "lora_B" in name)
     assert any(not torch.equal(weight, stored[False][name]) for name, weight in stored[True].items())
+
+
+def test_two_stages_of_a_run_answer_other_prompts(tmp_path: Path, tiny_model_dir: Path) -> None:
+    """Rounds of a `repeat` are such stages: with the same draws, a later one would see no new prompt."""
+    (one,) = half_way(trainer={"max_steps": 1}, sample_every=1)
+    stages = [{"ppo": {**one["ppo"], "model": "base", "name": name}} for name in ("first", "second")]
+    run(tmp_path, tiny_model_dir, stages)
+    first, second = (
+        [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+        for name in ("first", "second")
+        for path in tmp_path.glob(f"runs/tiny/stages/{name}-*/samples.jsonl")
+    )
+    assert first != second
 
 
 def half_way(**settings: Any) -> list[dict[str, Any]]:

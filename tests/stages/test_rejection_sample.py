@@ -51,6 +51,20 @@ def test_what_scores_enough_stays_and_prompts_without_it_are_counted(tmp_path: P
         run(folder, tiny_model_dir, [{"rejection_sample": {**REJECT, "name": "same", "min_score": 1000}}])
 
 
+def test_what_scores_the_threshold_itself_stays(tmp_path: Path, tiny_model_dir: Path) -> None:
+    """Scores are float32: an answer that a rule of weight 0.7 gives 1.0 scores 0.699999988."""
+    rule = {"rule": "format", "options": {"pattern": "(?s).*"}, "weight": 0.7}
+    stage = {"rejection_sample": {**REJECT, "limit": 2, "reward": [rule], "min_score": 0.7}}
+    _, rows = run(tmp_path, tiny_model_dir, [stage])
+    metrics = rows["rejection_sample"]["metrics"]
+    assert metrics["kept"] > 0
+    assert (metrics["threshold"], metrics["kept_score"]) == (0.7, pytest.approx(0.7))
+    for more in (0.7000001, 1e39):  # the next float32, and none at all
+        higher = {"rejection_sample": {**stage["rejection_sample"], "min_score": more}}
+        with pytest.raises(DataError, match=r"or more, the best one 0\.7;"):
+            run(tmp_path, tiny_model_dir, [higher])
+
+
 def test_a_share_of_all_answers_stays(tmp_path: Path, tiny_model_dir: Path) -> None:
     _, rows = run(tmp_path, tiny_model_dir, [{"rejection_sample": {**REJECT, "top_share": 0.25}}])
     metrics = rows["rejection_sample"]["metrics"]

@@ -124,7 +124,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> t
         "reward": "heads",  # as it was trained to score
         "watch": [
             {"model": "heads", "name": "mean", "options": {"aggregate": "mean"}},
-            {"model": "heads", "name": "one", "options": {"aggregate": "uncertainty"}},
+            {"model": "heads", "name": "one", "options": {"aggregate": "uncertainty", "penalty": 1.0}},
         ],
     }
     pair = {"models": ["a", "b"], "name": "pair", "options": {"aggregate": "uncertainty", "penalty": PENALTY}}
@@ -190,7 +190,11 @@ def test_heads_remember_their_penalty(trained: tuple[Path, dict[str, dict[str, A
     assert isinstance(kept, RewardModel)
     each = kept.head_scores(*asked)
     np.testing.assert_allclose(kept.score(*asked), each.mean(axis=1) - PENALTY * each.var(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(other.score(*asked), each.mean(axis=1) - each.var(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(other.score(*asked), kept.score(*asked))  # the same rule named: the same penalty
+    given = reward_model_from("tiny-heads@1", registry, aggregate="uncertainty", penalty=1.0)
+    np.testing.assert_allclose(given.score(*asked), each.mean(axis=1) - each.var(axis=1), rtol=1e-5)
+    mean = reward_model_from("tiny-heads@1", registry, aggregate="mean")  # to which no penalty belongs
+    np.testing.assert_allclose(mean.score(*asked), each.mean(axis=1), rtol=1e-5)
     with pytest.raises(ValueError, match="a penalty belongs to the aggregate uncertainty, not to worst; leave it out"):
         reward_model_from("tiny-heads@1", registry, aggregate="worst", penalty=2.0)
 

@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from tiny_run import alignment, training_log, write_records
 
 from alignment.errors import DataError
+from alignment.evaluation.benchmarks.benchmark import EvalContext
+from alignment.evaluation.benchmarks.reward.reward_accuracy import RewardAccuracy
+from alignment.evaluation.benchmarks.reward.reward_details import pairs_of
 from alignment.preferences.record import (
     Annotator,
     Judgement,
@@ -26,12 +29,14 @@ from alignment.preferences.record import (
 from alignment.preferences.sources import DataSpec, load
 from alignment.registry import ModelRegistry
 from alignment.runs import RunContext
+from alignment.scorers import reward_model_from
 from alignment.stages import process_reward, reward
 from alignment.stages.ranking_loss import LOSSES
 from alignment.stages.reward import RewardSettings
 from alignment.stages.rows import ranking_rows, step_rows
 from reward.ensemble import AGGREGATES
 from reward.losses import RANKING_LOSSES, options_of
+from reward.model import RewardModel
 from reward.steps import STEP_SCORES
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -181,6 +186,18 @@ def test_step_rows_end_where_their_steps_end(tmp_path: Path, tokenizer: Any) -> 
         step_rows(context(tmp_path, steps_file(tmp_path, 3)), "train", tokenizer, 512, "right", "\n")
 
 
+@pytest.mark.parametrize(("steps", "separator"), [(["a = 1\n\nb = 2", "3"], "\n\n"), (["a\n", "b"], "\n\n")])
+def test_steps_that_would_be_scored_as_others_are_refused_by_record(
+    tmp_path: Path, tokenizer: Any, steps: list[str], separator: str
+) -> None:
+    path = tmp_path / "steps.jsonl"
+    path.write_text(json.dumps({"prompt": "What?", "completions": steps, "labels": [True, False]}) + "\n")
+    with pytest.raises(DataError, match=r"record \S+: a step holds the separator '\\n\\n' or part of it.* its 2 steps"):
+        step_rows(context(tmp_path, path), "train", tokenizer, 512, "correct", separator)
+    rows, _ = step_rows(context(tmp_path, path), "train", tokenizer, 512, "correct", " | ")
+    assert rows[0]["labels"] == (1.0, 0.0)
+
+
 def test_margins_that_nobody_stated_cannot_be_scaled(tmp_path: Path, tiny_model_dir: Path) -> None:
     made = context(tmp_path, [record("Why?", [[0], [1], [2]])])
     changed = RunContext(**{**vars(made), "inputs": {"model": f"path:{tiny_model_dir}"}})
@@ -229,3 +246,11 @@ def test_every_kind_of_reward_model_is_trained_stored_and_judges(tmp_path: Path,
     assert config["reward_model"] == {"aggregate": "worst", "heads": 3}
     config = json.loads(next((tmp_path / "registry" / "tiny-process_reward" / "1").rglob("config.json")).read_text())
     assert config["reward_model"] == {"aggregate": "product", "separator": "\n"}
+    records = load(DataSpec(source=str(tmp_path / "records.jsonl"))).records
+    for stage, ties in (("davidson", ("davidson", 0.5)), ("rao", ("rao_kupper", 2.0))):
+        scorer = reward_model_from(f"tiny-{stage}@1", ModelRegistry(tmp_path / "registry"))
+        assert isinstance(scorer, RewardModel)
+        assert (scorer.ties, scorer.heads) == (ties, 1)
+        asked = EvalContext({}, lambda name: (None, None), tmp_path, 0, records=records, scorers={stage: scorer})
+        sample = RewardAccuracy().predict(asked, stage, None)[0]
+        assert [pair.ties for pair in pairs_of(json.loads(json.dumps([sample])))] == [ties] * 3

@@ -168,7 +168,12 @@ def test_dropout_does_not_part_a_policy_from_its_reference(tmp_path: Path, tiny_
 
 def test_single_responses_stop_early_by_their_margin(tmp_path: Path, tiny_model_dir: Path) -> None:
     stop = {"metric": "eval_rewards/margins", "patience": 1, "min_delta": 100.0}
-    _, row = run(tmp_path, tiny_model_dir, "kto", eval_split="test", early_stopping=stop)
+    trainer = {**TRAINER, "per_device_eval_batch_size": 3}
+    said, row = run(tmp_path, tiny_model_dir, "kto", eval_split="test", early_stopping=stop, trainer=trainer)
+    note, outcome = row["notes"]  # z0 belongs to a batch
+    assert note == "this loss compares the records of a batch: eval_loss is that of batches of 3"
+    assert outcome.startswith("kept step")
+    assert said.count(f"kto: {note}") == 1
     logs = training_log(tmp_path, "kto")
     assert row["metrics"]["eval_rewards/margins"] in [log["rewards/margins"] for log in logs if log["split"] == "eval"]
     for log in logs:

@@ -134,6 +134,12 @@ def test_precision_outside_the_trainer_is_the_trainers(tmp_path: Path) -> None:
     low = training_arguments(str(tmp_path), 0, {"use_cpu": True, "bf16": True}, {})
     high = training_arguments(str(tmp_path), 0, {"use_cpu": True, "bf16": False}, {})
     assert (precision_name(model, low), precision_name(model, high)) == ("float32/bfloat16/cpu", "float32/none/cpu")
+    names = set()
+    for tf32 in (None, True, False):  # another arithmetic of the same weights on a GPU
+        high.tf32 = tf32
+        names.add(precision_name(model, high))
+    assert names == {"float32/none/cpu", "float32/none/cpu/tf32", "float32/none/cpu/no tf32"}
+    high.tf32 = None
     with autocast(low):
         assert model(torch.ones(1, 2)).dtype == torch.bfloat16
     with autocast(high):

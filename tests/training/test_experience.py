@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from statistics import fmean, stdev, variance
 from typing import Any, NamedTuple
 
@@ -153,6 +154,25 @@ def test_experience_by_hand(change: dict[str, Any]) -> None:
     # log ratio of whole answers, whatever the estimator of the penalty
     log_ratios = [sum(logp - ref_logp(t) for t, logp in zip(a.response_ids, a.logps, strict=True)) for a in ANSWERS]
     assert found.kl.tolist() == pytest.approx(log_ratios, abs=1e-5)
+    k3 = [
+        sum(
+            math.exp(ref_logp(t) - logp) - 1 - (ref_logp(t) - logp)
+            for t, logp in zip(a.response_ids, a.logps, strict=True)
+        )
+        for a in ANSWERS
+    ]
+    assert found.kl_k3.tolist() == pytest.approx(k3, rel=1e-5)
+
+
+def test_the_distance_is_never_negative_and_near_the_reference_it_is_not_rounded_away() -> None:
+    found = found_with(ALL)
+    same = replace(found, ref_logps=found.logps)
+    assert same.kl_k3.tolist() == [0.0] * 3
+    off = torch.linspace(-3e-5, 3e-5, 12).reshape(3, 4) * found.mask
+    close = replace(found, logps=found.logps.double(), ref_logps=found.logps.double() + off)
+    assert close.kl_k3.tolist() == pytest.approx((off.double().square() / 2).sum(dim=1).tolist(), rel=1e-4)
+    single = replace(found, ref_logps=found.logps + off.float())
+    assert (single.kl_k3 > 0).all()
 
 
 @pytest.mark.parametrize("change", CHANGES[1:], ids=str)

@@ -14,6 +14,8 @@ from alignment.errors import AlignmentError
 from alignment.lora import LoraSettings
 from alignment.training.actor_critic import ActorCritic
 from alignment.training.collate import pad_rows
+from alignment.training.experience import as_responses
+from alignment.training.losses.ppo import approx_kl
 from alignment.training.ppo import prompt_order
 from alignment.training.ppo_update import START_GAP
 from alignment.training.samples import SampleLog
@@ -116,7 +118,7 @@ def test_answers_of_a_wanted_length(tiny_model_dir: Path, tmp_path: Path, seed: 
     trainer_of(
         *(tiny_model_dir, tmp_path, lambda text: -abs(len(text) - 6) / 6),
         seed=seed,
-        steps=60,
+        steps=80,
         batch_size=64,
         micro=64,
         max_new_tokens=8,
@@ -181,7 +183,7 @@ def test_ratios_are_one_before_anything_is_learned(tiny_model_dir: Path, tmp_pat
 
 
 def test_kl_is_against_the_policy_before_any_update(tiny_model_dir: Path, tmp_path: Path) -> None:
-    trainer = trainer_of(tiny_model_dir, tmp_path, starts_with_a, steps=3, peft=LoraSettings(r=4))
+    trainer = trainer_of(tiny_model_dir, tmp_path, len, steps=3, peft=LoraSettings(r=4))
     trainer.train()
     base, _ = load(tiny_model_dir)
     sampled = trainer.sample(4)
@@ -218,12 +220,38 @@ def test_values_of_their_own_adapter_leave_the_policy_alone(tiny_model_dir: Path
 
 
 def test_an_update_ends_early_when_it_has_gone_far(tiny_model_dir: Path, tmp_path: Path) -> None:
-    logs = Logs()
-    trainer_of(
-        *(tiny_model_dir, tmp_path, len), steps=1, num_ppo_epochs=10, early_stop_kl=1e-3, callbacks=[logs]
-    ).train()
-    assert logs.rows[0]["policy/stopped_early"] == 1
-    assert 1 < logs.rows[0]["policy/updates"] < 10
+    """The mini-batch that finds the policy too far is not learned from: what it saw is what is left."""
+    limit = 1e-3
+    trainer = trainer_of(
+        *(tiny_model_dir, tmp_path, len), steps=1, num_ppo_epochs=10, early_stop_kl=limit, learning_rate=3e-2
+    )
+    sampled = trainer.sample(1)
+    exp, seen = trainer._experience(sampled), []
+    check = trainer._update._check
+    trainer._update._check = lambda sums, first: (seen.append(sums.mean("approxkl")), check(sums, first))
+    metrics = trainer._update(exp, sampled.groups, (0, 1))
+    with torch.no_grad():
+        left = as_responses(trainer.actor.act(pad_rows(exp.rows, 0), 1.0)[0], exp.mask)
+    of_the_policy = float((approx_kl(left, exp.logps) * exp.mask).sum() / exp.mask.sum())
+    assert metrics["policy/stopped_early"] == 1
+    assert metrics["policy/updates"] == len(seen) - 1
+    assert max(seen[:-1]) <= limit < seen[-1] == pytest.approx(of_the_policy, rel=1e-4)
+    assert all(weight.grad is None or not weight.grad.any() for weight in trainer.actor.trainable().values())
+
+
+def test_the_guard_sees_what_the_last_step_made_of_the_policy(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """With one step an update, no mini-batch comes after it."""
+    trainer = trainer_of(*(tiny_model_dir, tmp_path, len), steps=1, num_ppo_epochs=1, learning_rate=1.0)
+    with pytest.raises(AlignmentError, match=r"^step 1: an update has moved the policy by .* nats per token"):
+        trainer.train()
+    assert not list(tmp_path.glob("**/COMPLETE"))
+
+
+def test_a_score_too_large_to_learn_from_names_its_prompt(tiny_model_dir: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(*(tiny_model_dir, tmp_path, lambda text: 3e38 if len(text) % 2 else -3e38), steps=1)
+    ids = "|".join(prompt.id for prompt in trainer._prompts)
+    with pytest.raises(AlignmentError, match=rf"^step 1: prompt ({ids}): its score -?3e\+38 is too large"):
+        trainer.train()
 
 
 def test_every_epoch_takes_every_prompt_once() -> None:

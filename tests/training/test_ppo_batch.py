@@ -13,6 +13,7 @@ from alignment.training.ppo_batch import Sampled
 from tests.tiny_ppo import Said, trainer_of
 
 NAMES = {
+    "objective/kl_k3",
     *("objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores"),
     *("policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg", "loss/policy_avg", "loss/value_avg"),
     *("val/clipfrac_avg", "val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode"),  # so far TRL's
@@ -88,6 +89,8 @@ def test_every_name_and_what_can_be_counted(tiny_model_dir: Path, tmp_path: Path
         assert (row["episode"], row["epoch"]) == (8 * number, number)
         assert (row["policy/updates"], row["policy/stopped_early"], row["lr"]) == (2, 0, 1e-2)
     assert abs(rows[1]["objective/kl"]) > 1e-4
+    assert 0 <= rows[0]["objective/kl_k3"] < 1e-9
+    assert rows[1]["objective/kl_k3"] > 1e-4
 
 
 def test_without_a_penalty_the_score_is_told_once(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -115,6 +115,41 @@ def test_a_sliding_window_is_refused_once_a_row_outgrows_it() -> None:
         shared.base_model(input_ids=torch.arange(17)[None] + 3, attention_mask=torch.ones(1, 17), use_cache=False)
 
 
+@pytest.mark.parametrize(
+    ("family", "rope"),
+    [
+        ("llama", {"rope_type": "dynamic", "factor": 4.0}),
+        ("phi3", {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 8.0}),
+    ],
+)
+def test_positions_that_scale_with_the_longest_row_are_refused_once_one_is_long(
+    family: str, rope: dict[str, Any]
+) -> None:
+    """Each part of a bounded batch would scale them in its own way."""
+    rope |= {"rope_theta": 10000.0, "original_max_position_embeddings": 16}
+    own = {"original_max_position_embeddings": 16} if family == "phi3" else {}  # its own counts more than the rope's
+    plain = decoder(family, rope_parameters=rope, **own)
+    shared = share_prefixes(copy.deepcopy(plain), max_tokens_per_forward=20)
+    assert_same(shared, plain, [row[:16] for row in tree_rows(11)])
+    with pytest.raises(ModelError, match=rf"a row of 17 tokens is longer than the 16 .*{rope['rope_type']} positions"):
+        shared.base_model(input_ids=torch.arange(17)[None] + 3, attention_mask=torch.ones(1, 17), use_cache=False)
+
+
+def test_rows_padded_on_the_left_count_their_positions_from_their_first_token() -> None:
+    """Also where GPT-2 itself, told no positions, would count the padding."""
+    plain = decoder("gpt2")
+    shared = share_prefixes(copy.deepcopy(plain))
+    ids, mask = padded(tree_rows(11), "left")
+    positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    expected, untold = (
+        plain.base_model(input_ids=ids, attention_mask=mask, use_cache=False, **given).last_hidden_state[mask.bool()]
+        for given in ({"position_ids": positions}, {})
+    )
+    found = shared.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[mask.bool()]
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (untold - expected).abs().max() > 1e-2 * expected.abs().max()
+
+
 def test_masks_that_cannot_be_are_named() -> None:
     ids, mask = padded([[5, 6, 7], [8, 9, 10]])
     mask[1, 1] = 0
@@ -157,3 +192,18 @@ def test_flex_attention_gives_the_same() -> None:
         padded_states = (torch.nn.functional.pad(states, (0, 0, 0, padding)) for states in (query, key, value))
         found = flex_attention(*padded_states, block_mask=tree_block_mask(tree, padding, device), enable_gqa=True)
         torch.testing.assert_close(found[:, :, : len(tree)], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_dropout_on_a_gpu_is_refused_by_name() -> None:
+    import numpy as np
+
+    from alignment.training.prefix_tree import build_trees
+    from alignment.training.tree_attention import TreeMask, tree_attention, tree_block_mask
+
+    device = torch.device("cpu")
+    (tree,) = build_trees([np.array([3, 4, 5]), np.array([3, 4, 6])])
+    tree_mask = TreeMask(tree, device)
+    tree_mask.block_mask = tree_block_mask(tree, 0, device)
+    states = torch.zeros(1, 2, len(tree), 16)
+    with pytest.raises(ModelError, match=r"drops out attention \(0\.1\), .* share_prefixes: false"):
+        tree_attention(torch.nn.Module(), states, states, states, None, dropout=0.1, tree_mask=tree_mask)

@@ -80,6 +80,15 @@ def test_everything_a_value_depends_on_is_in_its_key(
     assert compute.asked == [asked.ids]
 
 
+def test_another_version_of_transformers_computes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ReferenceCache(tmp_path, "digest", "float32").get_or_compute(ROWS, Counting())
+    again, other = Counting(), Counting()
+    ReferenceCache(tmp_path, "digest", "float32").get_or_compute(ROWS, again)
+    monkeypatch.setattr(reference.transformers, "__version__", "0.0.0")
+    ReferenceCache(tmp_path, "digest", "float32").get_or_compute(ROWS, other)
+    assert (len(again.asked), len(other.asked)) == (0, len(ROWS))
+
+
 def test_the_order_of_rows_and_other_rows_beside_them_change_nothing(tmp_path: Path) -> None:
     ReferenceCache(tmp_path, "digest", "float32").get_or_compute(ROWS, Counting(), block=2)
     compute = Counting()

@@ -12,7 +12,7 @@ from alignment.errors import DataError
 from alignment.training.objectives.pairs import collate_pairs
 from alignment.training.objectives.rankings import collate_rankings
 from alignment.training.prefix_sharing import unique_tokens
-from alignment.training.splitting import check_records, padded_tokens, split_batch
+from alignment.training.splitting import PADDED_PER_TOKEN, check_records, padded_tokens, split_batch
 from alignment.training.tokens import Encoded
 
 PAD = 9
@@ -91,6 +91,41 @@ def test_shared_tokens_count_once() -> None:
     assert unique_tokens(batch["input_ids"], batch["attention_mask"]) == 17
     assert len(split_batch(batch, 17, unique_tokens)) == 1
     assert len(split_batch(batch, 17)) == 2
+
+
+def test_shared_prefixes_do_not_pad_without_bound() -> None:
+    """40 pairs on one prompt of 60 tokens: 61 + 80 unique tokens, and 80 rows of 62 positions come out."""
+    prompt = list(range(100, 160))
+    rows: list[Any] = [
+        {
+            "id": f"p{i}",
+            "chosen": Encoded(prompt, [3, 1000 + i], [1, 1]),
+            "rejected": Encoded(prompt, [4], [1]),
+            "weight": 1.0,
+        }
+        for i in range(40)
+    ]
+    batch = collate_pairs(rows, PAD)
+    bound = 110
+    assert unique_tokens(batch["input_ids"], batch["attention_mask"]) == 102 <= bound
+    parts = split_batch(batch, bound, unique_tokens)
+    assert [name for part in parts for name in part["ids"]] == batch["ids"]
+    assert [part["input_ids"].numel() // 62 for part in parts] == [14, 14, 14, 14, 14, 10]
+    assert all(part["input_ids"].numel() <= PADDED_PER_TOKEN * bound for part in parts)
+
+
+def test_a_record_that_pads_beyond_the_bound_alone_is_a_part_of_its_own() -> None:
+    """Its tokens fit, and it cannot be split."""
+    prompt = list(range(100, 160))
+
+    def ranking(name: str, count: int) -> Any:
+        wins = torch.ones(count, count).triu(1).numpy()
+        return {"id": name, "responses": [Encoded(prompt, [k], [1]) for k in range(count)], "wins": wins}
+
+    batch = collate_rankings([ranking("a", 2), ranking("b", 20), ranking("c", 2)], PAD)
+    parts = split_batch(batch, 90, unique_tokens)
+    assert [part["ids"] for part in parts] == [["a"], ["b"], ["c"]]
+    assert parts[1]["input_ids"].numel() == 20 * 61 > PADDED_PER_TOKEN * 90
 
 
 def test_a_record_that_is_too_large_is_named_with_its_size_and_the_key() -> None:

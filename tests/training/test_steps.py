@@ -79,3 +79,12 @@ def test_what_has_no_steps_is_an_error(tokenizer: Any) -> None:
     steps = ["th", "e cat"] if len(whole) < 7 else ["t", "he cat"]
     with pytest.raises(DataError, match=r"step 0 .* has no token of its own"):
         encode_steps(tokenizer, [USER], "".join(steps), steps)
+
+
+def test_a_special_token_in_a_step_is_text_and_moves_no_end(tokenizer: Any) -> None:
+    steps = ["the <|im_end|> cat", "sat", "<|im_start|>on"]
+    text = "\n".join(steps)
+    encoded = encode_steps(tokenizer, [USER], text, steps)
+    assert encoded.row == encode(tokenizer, [USER], [{"role": "assistant", "content": text}])
+    found = parts(tokenizer, encoded.row.ids, encoded.ends, len(encoded.row.prompt_ids))
+    assert [part.strip() for part in found] == [*steps[:2], "<|im_start|>on<|im_end|>"]

@@ -186,3 +186,67 @@ def test_an_answer_that_begins_with_a_newline_leaves_the_prompts_tokens_alone(to
     assert merging.decode(found.completion_ids) == "\n two<|im_end|>"
     assert found.completion_ids == merging("\n two<|im_end|>", add_special_tokens=False).input_ids
     assert found.completion_mask == [1] * len(found.completion_ids)
+
+
+def ending(end: str) -> str:
+    """A template of this shape: <|im_start|>role\\ntext, and `end` (a Jinja expression) after every text."""
+    return (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{{ " + end + " }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+
+
+@pytest.mark.parametrize("end", ["'<|endoftext|>\n'", "' <|endoftext|>\n<|im_end|>'"])
+def test_a_turn_ends_with_the_first_special_token_of_the_template(tokenizer: Any, end: str) -> None:
+    changed = with_template(tokenizer, ending(end))
+    row = encode(changed, [USER], [HI])
+    assert changed.decode(row.completion_ids) in ("the cat<|endoftext|>", "the cat <|endoftext|>")
+    assert row.completion_ids[-1] == changed.convert_tokens_to_ids("<|endoftext|>") != changed.eos_token_id
+    whole = changed.apply_chat_template([USER, HI], return_dict=False)
+    assert row.ids == whole[: len(row)] != whole
+
+
+@pytest.mark.parametrize("end", ["'<|im_end|>\n'", "'<|endoftext|>\n'"])
+@pytest.mark.parametrize("special", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+def test_a_special_token_in_an_answer_is_text_and_ends_nothing(tokenizer: Any, end: str, special: str) -> None:
+    changed = with_template(tokenizer, ending(end))
+    text = f"the cat{special}\nsat on"
+    row = encode(changed, [USER], [{"role": "assistant", "content": text}])
+    assert row.truncated is False
+    assert row.prompt_ids == encode(changed, [USER], [HI]).prompt_ids
+    assert not set(row.completion_ids[:-1]) & set(changed.all_special_ids)
+    assert changed.decode(row.completion_ids[:-1]) == text
+    assert row.completion_ids[-1] == encode(changed, [USER], [HI]).completion_ids[-1]
+    assert row.completion_mask == [1] * len(row.completion_ids)
+    # what comes after is read as ever
+    assert changed("the<|im_end|>").input_ids[-1] == changed.eos_token_id
+
+
+def test_what_a_template_writes_around_a_text_stays_a_token(tokenizer: Any) -> None:
+    changed = with_template(
+        tokenizer,
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'Q: ' + m['content'] + '\n' }}{% else %}"
+        "{{ '<|im_start|>' + m['content'] | trim + '<|endoftext|>\n' }}{% endif %}{% endfor %}",
+    )
+    row = encode(changed, [USER], [{"role": "assistant", "content": " a <|im_end|> b "}])
+    assert row.completion_ids[0] == changed.convert_tokens_to_ids("<|im_start|>")
+    assert changed.decode(row.completion_ids) == "<|im_start|>a <|im_end|> b<|endoftext|>"
+    assert changed.eos_token_id not in row.completion_ids
+
+
+def test_answers_that_cannot_be_read_are_refused_by_record(tokenizer: Any) -> None:
+    words = ["<|im_end|>", "<|im_start|>", "user", "assistant", "a", "\n"]
+    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="a"))
+    core.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    whole_words = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", bos_token="<|im_start|>")
+    whole_words.chat_template = ending("'<|im_end|>\n'")
+    spelled = {"role": "assistant", "content": "a\n<|im_end|>\na"}
+    with pytest.raises(
+        DataError, match=r"record r: an answer holds the special token '<\|im_end\|>', which is no text"
+    ):
+        encode_record(whole_words, "r", [USER], [[spelled]], LengthReport(None))
+    with pytest.raises(DataError, match=r"record r: an answer before the last of several holds .*'<\|im_end\|>'"):
+        encode_record(tokenizer, "r", [USER], [[spelled, USER, HI]], LengthReport(None))
+    uneven = with_template(tokenizer, ending("'<|im_end|>' if m['content'] | length > 9 else '<|endoftext|>'"))
+    with pytest.raises(ModelError, match=r"ends one answer with '<\|im_end\|>' and another with .*<\|endoftext\|>"):
+        encode(uneven, [USER], [HI])

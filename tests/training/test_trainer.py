@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from tiny_trainer import PAD, encoded, gradient_of_first_step, pair_rows, policy, trainer_of
+from transformers import TrainingArguments
 
 from alignment.errors import AlignmentError, StorageError
 from alignment.training.checkpoints import MARKER, last_complete_checkpoint
-from alignment.training.metrics import Meter
+from alignment.training.finite import check_loss
+from alignment.training.metrics import Meter, measured_names, term
 from alignment.training.objectives.pairs import DPOObjective
 from alignment.training.objectives.rewards import RewardObjective
 
@@ -97,6 +99,53 @@ def test_evaluation_is_exact_over_records_not_a_mean_of_batch_means(tiny_model_d
         assert trainer.evaluate()["eval_loss"] == found["eval_loss"]  # a second evaluation starts afresh
 
 
+NLL_LOSSES = ["orpo", "cpo", {"sigmoid": 1.0, "sft": 0.5}]
+
+
+@pytest.mark.parametrize("loss", NLL_LOSSES, ids=["orpo", "cpo", "sigmoid and sft"])
+def test_an_nll_over_tokens_is_exact_whatever_the_evaluation_batch(
+    tiny_model_dir: Path, tmp_path: Path, loss: Any
+) -> None:
+    """Its mean over all tokens is not the mean of its means over the batches' tokens."""
+    rows = pair_rows(5, policy(tiny_model_dir), weights=[1.0, 0.5, 3.0, 0.25, 2.0])
+    objective, model = DPOObjective(PAD, loss_type=loss), policy(tiny_model_dir)
+    with torch.no_grad():
+        whole = objective.loss(model.eval(), objective.collate(rows)).loss.item()
+        alone = [objective.loss(model, objective.collate([row])).loss.item() * row["weight"] for row in rows]
+    assert sum(alone) / 6.75 != pytest.approx(whole, rel=1e-3)
+    found = {
+        size: trainer_of(
+            tiny_model_dir, tmp_path, rows, objective, model, eval_rows=rows, per_device_eval_batch_size=size
+        ).evaluate()
+        for size in (1, 2, 4, 5)
+    }
+    for size, metrics in found.items():
+        assert metrics["eval_loss"] == pytest.approx(whole, rel=1e-6), size
+        assert not any("+" in name for name in metrics)
+        for name in metrics.keys() & {f"eval_losses/{name}" for name in objective.losses}:
+            assert metrics[name] == pytest.approx(found[5][name], rel=1e-6), (size, name)
+
+
+@pytest.mark.parametrize("loss", NLL_LOSSES, ids=["orpo", "cpo", "sigmoid and sft"])
+def test_an_nll_over_tokens_is_exact_over_the_steps_of_a_log(tiny_model_dir: Path, tmp_path: Path, loss: Any) -> None:
+    rows = pair_rows(5, policy(tiny_model_dir))
+    objective = DPOObjective(PAD, loss_type=loss)
+    trainer = trainer_of(
+        tiny_model_dir,
+        tmp_path,
+        rows,
+        objective,
+        per_device_train_batch_size=2,
+        learning_rate=0.0,
+        logging_steps=3,
+        logging_first_step=False,
+    )
+    trainer.train()
+    with torch.no_grad():
+        whole = objective.loss(policy(tiny_model_dir), objective.collate(rows)).loss.item()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(whole, rel=1e-6)
+
+
 def test_a_training_log_covers_every_record_since_the_last_one(tiny_model_dir: Path, tmp_path: Path) -> None:
     """7 rows in batches of 3, logged once: the ratio is over 7 rows, not over 3 batches."""
     rows = pair_rows(7, policy(tiny_model_dir))
@@ -130,6 +179,56 @@ def test_a_loss_that_is_not_finite_names_step_and_records(tiny_model_dir: Path, 
     trainer._start_checked = True
     rows[3]["ref_rejected_logps"] = rows[5]["ref_chosen_logps"] = float("nan")
     with pytest.raises(AlignmentError, match=r"step 1: the loss is not finite for record pair-[35], pair-[35]; lower"):
+        trainer.train()
+
+
+def test_an_nll_that_is_not_finite_is_a_loss_that_is_not() -> None:
+    ones, nll = torch.ones(2), torch.tensor([1.0, math.inf])
+    check_loss({"loss": ones, "loss+sft": ones, "nll_loss": nll}, ["a", "b"], 3)
+    with pytest.raises(AlignmentError, match="step 3: the loss is not finite for record b; lower"):
+        check_loss({"loss": ones, "loss+sft": nll}, ["a", "b"], 3)
+
+
+@pytest.mark.parametrize("clipped", [1.0, 0.0], ids=["clipped", "not clipped"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_stepped_on(
+    tiny_model_dir: Path, tmp_path: Path, value: float, clipped: float
+) -> None:
+    """A backward pass can overflow where the forward pass did not."""
+    rows, model = pair_rows(8, policy(tiny_model_dir)), policy(tiny_model_dir)
+    trainer = trainer_of(tiny_model_dir, tmp_path, rows, model=model, max_grad_norm=clipped)
+    weights: list[torch.Tensor] = []
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        if trainer.state.global_step == 0:
+            return gradient
+        weights[:] = [weight.detach().clone() for weight in model.parameters()]
+        return gradient.masked_fill(torch.ones_like(gradient).bool(), value)
+
+    next(model.parameters()).register_hook(overflow)
+    with pytest.raises(
+        AlignmentError, match=r"step 2: the gradient is not finite \(norm (nan|inf)\), though the loss is"
+    ):
+        trainer.train()
+    assert weights
+    for weight, before in zip(model.parameters(), weights, strict=True):
+        assert weight.equal(before)
+
+
+def test_the_scaler_of_fp16_may_skip_a_step(tiny_model_dir: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny_model_dir, tmp_path, pair_rows(2, policy(tiny_model_dir)))
+    with pytest.raises(AlignmentError, match="not finite"):
+        trainer._get_grad_norm(trainer.model, math.inf)
+    trainer.args.fp16 = True
+    assert trainer._get_grad_norm(trainer.model, math.inf) == math.inf
+
+
+def test_rows_that_processes_would_read_twice_are_refused(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda args: 2))
+    trainer = trainer_of(tiny_model_dir, tmp_path, pair_rows(7, policy(tiny_model_dir)), per_device_train_batch_size=2)
+    with pytest.raises(AlignmentError, match="7 rows for 2 processes that read 2 at a time: 3 are left over"):
         trainer.train()
 
 
@@ -219,6 +318,20 @@ def test_checkpoints_sort_by_number(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / MARKER).touch()
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+
+
+def test_a_metric_of_several_terms_is_the_sum_of_their_ratios() -> None:
+    meter = Meter()
+    loss, nll = term("loss", "sft"), term("losses/sft", "nll")
+    meter.add(
+        {"loss": torch.tensor([1.0, 2.0]), loss: torch.tensor([3.0, 5.0]), nll: torch.ones(2), "b": torch.ones(2)},
+        {"loss": torch.ones(2), loss: torch.tensor([4.0, 12.0]), nll: torch.ones(2), "b": torch.ones(2)},
+    )
+    assert meter.ratios() == {"loss": 1.5 + 0.5, "losses/sft": 1.0, "b": 1.0}
+    assert measured_names(["loss", loss, nll]) == ["loss", "losses/sft"]
+    meter.clear()
+    meter.add({"loss": torch.ones(1), loss: torch.zeros(1)}, {"loss": torch.ones(1), loss: torch.zeros(1)})
+    assert meter.ratios() == {}  # one of its terms is undefined, and so is the sum
 
 
 def test_a_meter_is_exact_and_survives_json() -> None:

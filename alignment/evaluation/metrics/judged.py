@@ -20,6 +20,21 @@ ORDERED = {
 }
 
 
+def _davidson(difference: float, nu: float) -> float:
+    """P(i ≻ j) + P(i ~ j) / 2 at r_i - r_j >= 0, by Davidson (1970): see `reward.losses.davidson`."""
+    half = math.exp(-difference / 2)
+    return (1 + nu / 2 * half) / (1 + half**2 + nu * half)
+
+
+def _rao_kupper(difference: float, theta: float) -> float:
+    """P(i ≻ j) + P(i ~ j) / 2 at r_i - r_j >= 0, by Rao and Kupper (1967): see `reward.losses.rao_kupper`."""
+    whole = math.exp(-difference)
+    return (1 + 1 / (1 + theta * whole) - whole / (whole + theta)) / 2
+
+
+TIES = {"davidson": _davidson, "rao_kupper": _rao_kupper}
+
+
 @dataclass(frozen=True)
 class JudgedPair:
     """Two responses of one prompt that somebody compared.
@@ -30,6 +45,7 @@ class JudgedPair:
         difference: score of the first response minus that of the second; None when the record could not be scored.
         lengths: characters of the first and of the second.
         votes: annotator -> 1 the first is better, -1 the second, 0 tied.
+        ties: a row of TIES and its parameter, for scores of a model that was trained with it; None for any other.
     """
 
     group: Hashable
@@ -37,6 +53,7 @@ class JudgedPair:
     difference: float | None
     lengths: tuple[int, int]
     votes: Mapping[str, int]
+    ties: tuple[str, float] | None = None
 
     @property
     def majority(self) -> int:
@@ -62,8 +79,14 @@ class JudgedPair:
 
     @property
     def confidence(self) -> float:
-        """σ(|s_i - s_j|), how sure a Bradley-Terry scorer is of the order it gives: 0.5..1."""
-        return 1 / (1 + math.exp(-abs(self.scored)))
+        """The share of votes that the scorer expects for the order it gives, ties counting 1/2: 0.5..1.
+
+        σ(|s_i - s_j|) of a Bradley-Terry scorer, which knows no ties; P(above) + P(tie) / 2 of a model of `ties`.
+        """
+        if self.ties is None:
+            return 1 / (1 + math.exp(-abs(self.scored)))
+        name, parameter = self.ties
+        return TIES[name](abs(self.scored), parameter)
 
     @property
     def supported(self) -> float:
@@ -81,6 +104,7 @@ def judged_pairs(
     ballots: Mapping[str, Iterable[Sequence[int]]],
     group: Hashable,
     facts: Mapping[str, str | None],
+    ties: tuple[str, float] | None = None,
 ) -> list[JudgedPair]:
     """Every pair of a record that anybody compared; `ballots`: annotator -> votes [i, j, sign] with i < j."""
     votes: dict[tuple[int, int], dict[str, int]] = {}
@@ -90,7 +114,7 @@ def judged_pairs(
     whole = [score for score in scores if score is not None]
     scored = whole if len(whole) == len(scores) else None
     return [
-        JudgedPair(group, facts, scored[i] - scored[j] if scored else None, (lengths[i], lengths[j]), said)
+        JudgedPair(group, facts, scored[i] - scored[j] if scored else None, (lengths[i], lengths[j]), said, ties)
         for (i, j), said in sorted(votes.items())
     ]
 

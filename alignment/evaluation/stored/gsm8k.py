@@ -38,7 +38,7 @@ class GSM8KItem(StoredItem):
 
 class GSM8K(StoredBenchmark[GSM8KItem]):
     name = "gsm8k"
-    version = 1
+    version = 2
     suite = "forgetting"
     record = GSM8KItem
     options = ("prediction",)

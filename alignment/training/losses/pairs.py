@@ -155,7 +155,8 @@ def bco_pair(logps: PairLogps, *, beta: float = 0.1, reward_shift: bool = False)
         -log σ(r_w - δ) - log σ(-(r_l - δ))
 
     δ is 0 as in TRL, or with `reward_shift` the mean reward of the batch, without gradient: the paper's reward shift,
-    whose mean runs over all batches so far. The batch's own mean needs no state and is the same in the first batch.
+    whose mean runs over all batches so far. The batch's own mean needs no state and is the same in the first batch; an
+    evaluation in batches of another size gives another loss.
     """
     chosen, rejected = beta * logps.chosen_ratio, beta * logps.rejected_ratio
     shift = torch.cat([chosen, rejected]).mean().detach() if reward_shift else 0.0
@@ -192,7 +193,8 @@ def aot(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0) ->
 
         -log σ(β (q_k(log πθ(y_w)/πθ(y_l)) - q_k(log πref(y_w)/πref(y_l))))
 
-    q_k is the k-th smallest of the batch: losses belong to quantiles, and the (P,) returned to no single pair.
+    q_k is the k-th smallest of the batch: losses belong to quantiles, and the (P,) returned to no single pair. An
+    evaluation in batches of another size gives another loss.
     """
     ref_chosen, ref_rejected = logps.reference
     policy, reference = (logps.chosen - logps.rejected).sort().values, (ref_chosen - ref_rejected).sort().values

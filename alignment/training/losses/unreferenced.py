@@ -77,7 +77,8 @@ def imitation(nll: Tensor, nll_tokens: Tensor, weights: Tensor | None, average: 
     """(P,) negative log-likelihoods per token.
 
     `tokens`: over the batch's tokens per pair, so that the pairs' mean is Σ nll / Σ tokens as in TRL, with weights
-    Σ w·nll / Σ w·tokens. `responses`: each over its own, as in the RPO paper; pairs do not depend on each other.
+    Σ w·nll / Σ w·tokens; over several batches that mean is no mean of theirs (see `pair_scores.nll_sums`).
+    `responses`: each over its own, as in the RPO paper; pairs do not depend on each other.
     """
     if average == "responses":
         return nll / nll_tokens

@@ -37,7 +37,7 @@ class SFTObjective:
 
     pad_id: int
     columns = ("id", "row")
-    coupled = gathers = False
+    coupled = batchwise = gathers = False
 
     def collate(self, rows: Sequence[Any]) -> Batch:
         return collate_demonstrations(rows, self.pad_id)

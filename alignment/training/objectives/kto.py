@@ -4,6 +4,9 @@ KTO compares a response's log-ratio with z0, an estimate of how far the policy h
 is the mean log-ratio of mismatched rows: prompts of the batch with responses to other prompts. Which response goes with
 which prompt is settled once, for the data set (`mismatched`), so that the reference's log-probabilities of these rows
 can be cached and a resumed run meets the same ones; the rows are then read in that order, as in TRL.
+
+z0 belongs to a batch, in evaluation too: `eval_loss` and `eval_kl` are those of batches of the size they were measured
+in, and another `per_device_eval_batch_size` gives others.
 """
 
 from __future__ import annotations
@@ -112,6 +115,11 @@ class KTOObjective:
     def coupled(self) -> bool:
         """Whether a response's loss depends on the rest of its batch: through z0."""
         return self.loss_type in NEEDS_KL
+
+    @property
+    def batchwise(self) -> bool:
+        """Whether the loss is a function of batches: through z0."""
+        return self.coupled
 
     @property
     def columns(self) -> tuple[str, ...]:

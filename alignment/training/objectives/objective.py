@@ -14,10 +14,11 @@ class Measured(NamedTuple):
     """A batch's loss and its metrics.
 
     `sums[name] / counts[name]`, each summed over any set of records, is that metric over those records, however they
-    were split into batches.
+    were split into batches; for a metric of several terms (`metrics.term`), the sum of their ratios is. Only a
+    `batchwise` objective cannot promise that: its losses are those of the batches in which they were measured.
     """
 
-    loss: Tensor  # scalar with gradient: the weighted mean over the batch, sums["loss"] / counts["loss"]
+    loss: Tensor  # scalar with gradient: the weighted mean over the batch, its metric `loss`
     sums: Mapping[str, Tensor]  # (P,) each, without gradient: what every record adds to a metric's numerator
     counts: Mapping[str, Tensor]  # (P,) each: ... and to its denominator
 
@@ -28,6 +29,11 @@ class Objective(Protocol):
     @property
     def coupled(self) -> bool:
         """Whether a record's loss depends on the other records of its batch, which then cannot be split."""
+        ...
+
+    @property
+    def batchwise(self) -> bool:
+        """Whether the metric `loss` of a set of records depends on which of them met in a batch, by definition."""
         ...
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -28,9 +28,9 @@ from alignment.training.losses.pair_options import (
     problem,
     weights_of,
 )
-from alignment.training.losses.pairs import DPO_LOSSES, implicit_rewards, options_of, tensors_of
-from alignment.training.losses.unreferenced import log_odds_ratio
-from alignment.training.objectives.objective import Measured, ordered_right
+from alignment.training.losses.pairs import DPO_LOSSES, options_of, tensors_of
+from alignment.training.objectives.objective import Measured
+from alignment.training.objectives.pair_scores import Scored, nll_sums, preference_metrics
 from alignment.training.tokens import Encoded
 
 
@@ -88,22 +88,6 @@ def shared_lengths(chosen: Encoded, rejected: Encoded) -> tuple[Encoded, Encoded
     return cut(chosen), cut(rejected)
 
 
-class Scored(NamedTuple):
-    """What a model says about a batch of pairs."""
-
-    logps: PairLogps
-    nll: Tensor  # (P,) -log πθ of the chosen response, nats
-    prompt_nll: Tensor  # (P,) ... of its prompt, where a loss asks for that, else 0
-    prompt_tokens: Tensor  # (P,)
-    weights: Tensor | None  # (P,), WPO
-
-    def imitated(self, with_prompt: bool) -> dict[str, Tensor]:
-        """The `nll` and `nll_tokens` that losses read."""
-        if not with_prompt:
-            return {"nll": self.nll, "nll_tokens": self.logps.chosen_tokens}
-        return {"nll": self.nll + self.prompt_nll, "nll_tokens": self.logps.chosen_tokens + self.prompt_tokens}
-
-
 @dataclass(frozen=True)
 class DPOObjective:
     """A loss on pairs (PairRows), or a mix of several.
@@ -139,6 +123,11 @@ class DPOObjective:
         return is_coupled(self.loss_type, self.options)
 
     @property
+    def batchwise(self) -> bool:
+        """Whether the loss is a function of batches: of quantiles or a mean reward. An NLL over tokens is not."""
+        return is_coupled(self.loss_type, self.options.model_copy(update={"nll_average": "responses"}))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return (
             *("id", "chosen", "rejected", "weight"),
@@ -172,23 +161,21 @@ class DPOObjective:
 
         Rewards are those of the first preference loss; `logps/...` are sums over tokens, whatever the loss averages, of
         which `ld_alpha` weighs the longer response's tail, as in TRL. With a mix, `losses/NAME` is each loss by itself.
-        `nll_loss` is a mean over tokens.
+        `nll_loss` is a mean over tokens; an NLL over the batch's tokens has its own term in `loss` and `losses/NAME`.
         """
         scored = self._score(model, batch)
-        each = {name: self._loss(name, scored, batch) for name in self.losses}
-        losses = self._mixed(each)
-        if scored.weights is not None:
-            losses = losses * scored.weights
         weights: Tensor = batch["weights"]
-        values = {"loss": losses.detach(), **self._metrics(scored)}
-        if len(each) > 1:
-            values |= {f"losses/{name}": value.detach() for name, value in each.items()}
-        sums = {name: weights * value for name, value in values.items()}
-        counts = dict.fromkeys(values, weights)
-        if IMITATING & self.losses.keys():
-            imitated = scored.imitated(self._with_prompt)
-            sums["nll_loss"] = weights * imitated["nll"].detach()
-            counts["nll_loss"] = weights * imitated["nll_tokens"]
+        wpo = 1.0 if scored.weights is None else scored.weights
+        each = self._each(scored, batch)
+        own = self._each(scored.without_nll(), batch) if self._nll_by_tokens else each  # what is a pair's own
+        losses = self._mixed(each) * wpo
+        values = {"loss": (self._mixed(own) * wpo).detach()}
+        values |= preference_metrics(self.losses, scored.logps, self.beta)
+        if len(own) > 1:
+            values |= {f"losses/{name}": value.detach() for name, value in own.items()}
+        nll, tokens = nll_sums(self.losses, self.options, scored, weights)
+        sums = {name: weights * value for name, value in values.items()} | nll
+        counts = dict.fromkeys(values, weights) | tokens
         return Measured((weights * losses).sum() / weights.sum(), sums, counts)
 
     def check_start(self, model: Any, batch: Batch, tolerance: float) -> None:
@@ -210,7 +197,7 @@ class DPOObjective:
 
             def first(chosen: Tensor, rejected: Tensor) -> Tensor:
                 moved = scored._replace(logps=logps._replace(chosen=chosen, rejected=rejected))
-                return self._mixed({name: self._loss(name, moved, batch) for name in self.losses})
+                return self._mixed(self._each(moved, batch))
 
             losses, at_zero = first(logps.chosen, logps.rejected), first(ref_chosen, ref_rejected)
             apart = [tolerance * tokens for tokens in counts]
@@ -229,6 +216,11 @@ class DPOObjective:
     @property
     def _with_prompt(self) -> bool:
         return self.options.prompt_nll and "orpo" in self.losses
+
+    @property
+    def _nll_by_tokens(self) -> bool:
+        """Whether a pair's NLL term depends on the tokens of the other pairs."""
+        return self.options.nll_average == "tokens" and bool(IMITATING & self.losses.keys())
 
     def _score(self, model: Any, batch: Batch) -> Scored:
         scored = batch["completion_mask"][:, 1:].bool()  # (2P, T-1)
@@ -258,6 +250,10 @@ class DPOObjective:
             weights=weights,
         )
 
+    def _each(self, scored: Scored, batch: Batch) -> dict[str, Tensor]:
+        """(P,) losses of the mix, each by itself."""
+        return {name: self._loss(name, scored, batch) for name in self.losses}
+
     def _loss(self, name: str, scored: Scored, batch: Batch) -> Tensor:
         """(P,) losses of one row of the table."""
         given = scored.imitated(name == "orpo" and self._with_prompt) | {"weights": batch["weights"]}
@@ -280,20 +276,3 @@ class DPOObjective:
 
     def _mixed(self, each: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([mix * each[name] for name, mix in self.losses.items()]).sum(dim=0)
-
-    def _metrics(self, scored: Scored) -> dict[str, Tensor]:
-        """(P,) values each."""
-        preference = next(name for name in self.losses if name != "sft")
-        chosen, rejected = implicit_rewards(preference, scored.logps, self.beta)
-        values = {
-            "rewards/chosen": chosen,
-            "rewards/rejected": rejected,
-            "rewards/accuracies": ordered_right(chosen - rejected),
-            "rewards/margins": chosen - rejected,
-            "logps/chosen": scored.logps.chosen.detach(),
-            "logps/rejected": scored.logps.rejected.detach(),
-        }
-        if "orpo" in self.losses:
-            log_odds = log_odds_ratio(scored.logps).detach()
-            values |= {"log_odds_chosen": log_odds, "log_odds_ratio": functional.logsigmoid(log_odds)}
-        return values

@@ -50,7 +50,7 @@ class PolicyRankingObjective:
     beta: float = 0.1
     loss_type: str = "plackett_luce"
     options: Mapping[str, float] = field(default_factory=dict)  # the loss's own: margin_scale, nu, theta
-    coupled = gathers = False
+    coupled = batchwise = gathers = False
 
     def __post_init__(self) -> None:
         check_loss(self.loss_type, self.options)

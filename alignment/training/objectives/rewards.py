@@ -31,7 +31,7 @@ class RewardObjective:
     center_coefficient: float = 0.0  # c
     length_coefficient: float = 0.0  # α, reward per token
     options: Mapping[str, float] = field(default_factory=dict)  # the loss's own: margin_scale, nu, theta
-    coupled = gathers = False
+    coupled = batchwise = gathers = False
 
     def __post_init__(self) -> None:
         check_loss(self.loss_type, self.options)

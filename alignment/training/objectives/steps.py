@@ -61,7 +61,7 @@ class ProcessRewardObjective:
 
     pad_id: int
     columns = ("id", "row", "ends", "labels")
-    coupled = gathers = False
+    coupled = batchwise = gathers = False
 
     def collate(self, rows: Sequence[Any]) -> Batch:
         return collate_steps(rows, self.pad_id)

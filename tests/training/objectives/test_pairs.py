@@ -10,6 +10,7 @@ from oracle import PAD, policy, pretrained, reference_rows, rows
 from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.training.losses.pair_options import REFERENCE_FREE, PairOptions
 from alignment.training.losses.pairs import DPO_LOSSES
+from alignment.training.metrics import Meter
 from alignment.training.objectives.pairs import DPOObjective, PairRow, collate_pairs, shared_lengths
 from alignment.training.tokens import Encoded
 
@@ -43,10 +44,21 @@ def test_pairs_are_coupled_where_the_objective_says_so(tiny_model_dir: Path, nam
     objective = DPOObjective(PAD, 0.3, losses, 0.01 if name == "exo_pair" else 0.0, options)
     model, made = policy(tiny_model_dir, NOISE), reference_rows(tiny_model_dir, RAW)
     with torch.no_grad():
-        together = objective.loss(model, objective.collate(made)).sums["loss"]
-        alone = torch.cat([objective.loss(model, objective.collate([row])).sums["loss"] for row in made])
+        together = objective.loss(model, objective.collate(made))
+        alone = [objective.loss(model, objective.collate([row])) for row in made]
     assert objective.coupled == (name in {"aot", "aot_unpaired", "cpo", "orpo"})
-    assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5) != objective.coupled
+    mean = torch.stack([one.loss for one in alone]).mean()
+    assert torch.allclose(together.loss, mean, rtol=1e-4, atol=1e-5) != objective.coupled
+    # what the metric is made of is a pair's own, but for the quantiles of a batch
+    own = torch.cat([one.sums["loss"] for one in alone])
+    assert objective.batchwise == (name in {"aot", "aot_unpaired"})
+    assert torch.allclose(together.sums["loss"], own, rtol=1e-4, atol=1e-5) != objective.batchwise
+
+
+def test_a_mean_reward_belongs_to_a_batch() -> None:
+    assert DPOObjective(PAD, loss_type="bco_pair", options=PairOptions(reward_shift=True)).batchwise
+    assert not DPOObjective(PAD, loss_type="bco_pair").batchwise
+    assert not DPOObjective(PAD, loss_type=MIX).batchwise
 
 
 def test_a_mix_is_the_weighted_sum_of_its_losses(tiny_model_dir: Path) -> None:
@@ -82,8 +94,12 @@ def test_weights_weigh_the_tokens_of_an_nll_term(tiny_model_dir: Path) -> None:
     batch = objective.collate(reference_rows(tiny_model_dir, RAW[:3]))
     batch["weights"] = torch.tensor([0.5, 0.25, 2.0])
     measured = objective.loss(model, batch)
-    ratios = {name: measured.sums[name].sum() / measured.counts[name].sum() for name in ("losses/sft", "nll_loss")}
-    torch.testing.assert_close(ratios["losses/sft"], ratios["nll_loss"])
+    meter = Meter()
+    meter.add(measured.sums, measured.counts)
+    found = meter.ratios()
+    assert found["losses/sft"] == pytest.approx(found["nll_loss"], rel=1e-6)
+    assert found["loss"] == pytest.approx(sum(mix * found[f"losses/{name}"] for name, mix in MIX.items()), rel=1e-6)
+    assert found["loss"] == pytest.approx(measured.loss.item(), rel=1e-6)
 
 
 def test_soft_labels_and_margins_reach_the_loss(tiny_model_dir: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from oracle import PAD, assert_same_gradients, encoded, policy, pretrained, reference_rows, rows
 
 from alignment.training.losses.pair_options import PairOptions, weights_of
+from alignment.training.metrics import Meter
+from alignment.training.objectives.objective import Measured
 from alignment.training.objectives.pairs import DPOObjective
 
 # peft reads an attribute that transformers renamed
@@ -83,6 +85,12 @@ LIKE_TRL: list[tuple[str | dict[str, float], float, dict[str, Any]]] = [
 ]
 
 
+def metrics(measured: Measured) -> dict[str, float]:
+    meter = Meter()
+    meter.add(measured.sums, measured.counts)
+    return meter.ratios()
+
+
 def ask_trl(trainer: Any, loss: str | Mapping[str, float], label_smoothing: float, options: PairOptions) -> None:
     """The trainer's settings are plain attributes that its loss reads."""
     losses = weights_of(loss)
@@ -111,7 +119,7 @@ def test_value_and_gradient_equal_trl(
     assert_same_gradients(ours, theirs)
 
     logged = {name: values[-1] for name, values in dpo_trainer._metrics["train"].items()}
-    found = {name: float(measured.sums[name].sum() / measured.counts[name].sum()) for name in measured.sums}
+    found = metrics(measured)
     assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
     for name in found.keys() & logged.keys():
         assert found[name] == pytest.approx(logged[name], rel=1e-5, abs=1e-6), name
@@ -179,7 +187,8 @@ def test_losses_without_a_reference_equal_trl(
     measured.loss.backward()  # type: ignore[no-untyped-call]
     assert_same_gradients(ours, theirs)
 
-    found = {key: float(measured.sums[key].sum() / measured.counts[key].sum()) for key in measured.sums}
+    found = metrics(measured)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
     same = {key for key in found.keys() & logged.keys() if not key.startswith("logps/") or name == "cpo"}
     for key in same - {"nll_loss"} if given.get("cpo_alpha") == 0 else same:
         assert found[key] == pytest.approx(logged[key], rel=1e-5, abs=1e-6), key

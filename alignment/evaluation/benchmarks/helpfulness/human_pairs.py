@@ -58,7 +58,7 @@ def _levels(record: PreferenceRecord) -> Levels:
     return [
         (judgement.annotator.id, order.criterion, {position[one]: tier for one, tier in order.levels().items()})
         for judgement in counted_judgements(record)
-        if judgement.annotator.kind in PEOPLE and not judgement.gold
+        if judgement.annotator.kind in PEOPLE
         for order in judgement.orders
     ]
 

@@ -46,7 +46,7 @@ class RewardAccuracy(Benchmark):
 
     name = "reward_accuracy"
     suite = "helpfulness"
-    version = 2
+    version = 3
     same = ("wins", "lengths", "group")
     needs_model = False
 
@@ -76,6 +76,7 @@ class RewardAccuracy(Benchmark):
         scores = iter(flat)
         by_id = {record.id: record for record in records}
         criteria = _criteria([by_id[r.record_id] for r in found])
+        ties = getattr(context.scorers[subject], "ties", None)
         return [
             {
                 "id": r.record_id,
@@ -86,6 +87,7 @@ class RewardAccuracy(Benchmark):
                 "ballots": _ballots(by_id[r.record_id], r.criterion),
                 "facts": _facts(by_id[r.record_id]),
                 "criteria": criteria.get(r.record_id, {}),
+                "ties": ties,
             }
             for r, row in zip(found, texts, strict=True)
         ]

@@ -38,7 +38,9 @@ def pairs_of(rows: Iterable[Sample]) -> list[JudgedPair]:
     return [
         pair
         for row in rows
-        for pair in judged_pairs(row["scores"], row["lengths"], row["ballots"], row["group"], row["facts"])
+        for pair in judged_pairs(
+            row["scores"], row["lengths"], row["ballots"], row["group"], row["facts"], tuple(row["ties"] or ()) or None
+        )
     ]
 
 
@@ -94,28 +96,32 @@ def calibration(pairs: Sequence[JudgedPair], seed: int) -> list[Finding]:
     """The calibration error, and the points of its reliability diagram: confidence against the share of votes.
 
     The share of votes, not the majority: a Bradley-Terry probability says what the next annotator will say, and pairs
-    that divide annotators are to be predicted too. With one annotator per pair and no ties the two are the same.
+    that divide annotators are to be predicted too. With one annotator per pair and no ties the two are the same. A
+    model that was trained with a probability of ties states its own, a tie counting 1/2 as in the votes.
     """
     from reward.quality import reliability
 
     scored = [pair for pair in pairs if pair.difference is not None]
     sure, supported = [pair.confidence for pair in scored], [pair.supported for pair in scored]
+    stated_as = next(
+        (f"P(above) + P(tie)/2 of {pair.ties[0]}" for pair in scored if pair.ties), "σ(|score difference|)"
+    )
     groups, left = [pair.group for pair in scored], len(pairs) - len(scored)
-    error = _calibration_error(sure, supported, groups, seed)
+    error = _calibration_error(sure, supported, groups, seed, stated_as)
     lower = {"higher_is_better": False}
-    found = [Finding("calibration_error", "expected calibration error of σ(score difference)", error, left, more=lower)]
+    found = [Finding("calibration_error", f"expected calibration error of {stated_as}", error, left, more=lower)]
     for one in reliability(sure, supported, BINS):
         name = f"{100 * one.low:.0f}% to {100 * one.high:.0f}%"
         members = list(one.members)
         observed = share_interval([supported[i] for i in members], [groups[i] for i in members], seed=seed)
-        stated = Interval(one.probability, None, None, "mean of σ(|score difference|) of the bin's pairs", len(members))
+        stated = Interval(one.probability, None, None, f"mean of {stated_as} of the bin's pairs", len(members))
         found.append(Finding("stated_confidence", "confidence in the order given", stated, group=name))
         found.append(Finding("reliability", "votes for the order given", observed, group=name))
     return found
 
 
 def _calibration_error(
-    sure: Sequence[float], supported: Sequence[float], groups: Sequence[Hashable], seed: int
+    sure: Sequence[float], supported: Sequence[float], groups: Sequence[Hashable], seed: int, stated_as: str
 ) -> Interval:
     """The error between two bounds that its upward bias in small samples cannot push above the truth, or below it.
 
@@ -130,7 +136,7 @@ def _calibration_error(
 
     p, y = np.asarray(sure, float), np.asarray(supported, float)
     gaps = calibration_gaps(p, y, BINS)
-    what = f"σ(|difference|) against the share of votes, {BINS} equal bins"
+    what = f"{stated_as} against the share of votes, {BINS} equal bins"
 
     def distance(drawn: Any) -> float | None:
         moved = calibration_gaps(p[drawn], y[drawn], BINS)
@@ -172,10 +178,11 @@ def by_group(pairs: Sequence[JudgedPair], rows: Sequence[Sample], seed: int) -> 
 
 
 def by_annotator(pairs: Sequence[JudgedPair], seed: int) -> list[Finding]:
-    """The model on each annotator's decided votes, beside the majority of the other annotators on the same votes.
+    """The model on each annotator's decided votes; and where others judged the pair too, beside their majority.
 
-    That second number is the ceiling: what people reach who judge the same pairs. Others who are divided count 1/2, as
-    equal scores do. Nothing where one annotator judged all pairs: the accuracy says it already.
+    That last number is the ceiling: what people reach who judge the same pairs. It is to be read with the model's on
+    those same pairs, `annotator_accuracy_shared`. Others who are divided count 1/2, as equal scores do. Nothing where
+    one annotator judged all pairs: the accuracy says it already.
     """
     cast = Counter(name for pair in pairs for name, vote in pair.votes.items() if vote)
     shown = [name for name, n in cast.most_common(MOST_ANNOTATORS) if n >= FEWEST_VOTES]
@@ -183,17 +190,27 @@ def by_annotator(pairs: Sequence[JudgedPair], seed: int) -> list[Finding]:
     for name in shown if len(cast) > 1 else ():
         own = [pair for pair in pairs if pair.votes.get(name)]
         model, left = _agreement(own, [pair.votes[name] for pair in own], seed)
-        shared = [pair for pair in own if len(pair.votes) > 1 and pair.difference is not None]
-        others = share_interval(
-            [credit((sum(pair.votes.values()) - pair.votes[name]) * pair.votes[name]) for pair in shared],
-            [pair.group for pair in shared],
-            seed=seed,
-        )
-        if not shared:
-            others = Interval(None, None, None, "nobody else judged these pairs", 0)
         found.append(Finding("annotator_accuracy", "the model on one annotator's votes", model, left, name))
-        found.append(Finding("annotator_ceiling", "the other annotators on the same votes", others, group=name))
+        found += _where_shared([pair for pair in own if len(pair.votes) > 1], name, seed)
     return found
+
+
+def _where_shared(pairs: Sequence[JudgedPair], name: str, seed: int) -> list[Finding]:
+    """The model and the other annotators on the votes of `name`, on pairs that all have others' votes too."""
+    model, left = _agreement(pairs, [pair.votes[name] for pair in pairs], seed)
+    scored = [pair for pair in pairs if pair.difference is not None]
+    others = share_interval(
+        [credit((sum(pair.votes.values()) - pair.votes[name]) * pair.votes[name]) for pair in scored],
+        [pair.group for pair in scored],
+        seed=seed,
+    )
+    if not pairs:
+        model = others = Interval(None, None, None, "nobody else judged these pairs", 0)
+    shared = "one annotator's votes on pairs that others judged too"
+    return [
+        Finding("annotator_accuracy_shared", f"the model on {shared}", model, left, name),
+        Finding("annotator_ceiling", f"the other annotators on {shared}", others, left, name),
+    ]
 
 
 def _agreement(pairs: Sequence[JudgedPair], signs: Sequence[int], seed: int) -> tuple[Interval, int]:
