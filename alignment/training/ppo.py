@@ -30,7 +30,7 @@ from alignment.training.score_scaling import ScoreScaling
 from alignment.training.vllm_rollouts import Passes, VLLMRollouts
 
 # First words of random keys. Without them keys of different lengths meet: numpy takes words that are missing for 0.
-_ORDER, _DRAWS, _MINI_BATCHES = 1, 2, 3
+ORDER, DRAWS, MINI_BATCHES = 1, 2, 3
 
 
 class PPOTrainer:
@@ -143,7 +143,7 @@ class PPOTrainer:
         metrics = objective_metrics(sampled, exp, self._kl.value, raw=self._options.changes_scores)
         self._guard(metrics)
         lr = self._schedule.get_last_lr()[0]
-        metrics |= self._update(exp, sampled.groups, (_MINI_BATCHES, self._sampling.seed, step))
+        metrics |= self._update(exp, sampled.groups, (MINI_BATCHES, self._sampling.seed, step))
         self._schedule.step()
         self._kl.update(metrics["objective/kl"], len(exp.rows))
         if self._samples is not None and self._samples.wants(step, self.total_steps):
@@ -170,7 +170,7 @@ class PPOTrainer:
             "max_new_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "samples": sampling.samples_per_prompt,
-            "seeds": [(_DRAWS, sampling.seed, step, place) for place in range(len(prompts))],
+            "seeds": [(DRAWS, sampling.seed, step, place) for place in range(len(prompts))],
         }
         if self._server is not None:
             passes = Passes(self._forward_rows, self._pad_id, lambda: autocast(self._args))
@@ -252,5 +252,5 @@ class PPOTrainer:
 def prompt_order(n: int, per_step: int, step: int, seed: int) -> list[int]:
     """Which of `n` prompts step `step` (from 1) takes: the next ones of an endless row of shuffled epochs."""
     places = range((step - 1) * per_step, step * per_step)
-    orders = {epoch: np.random.default_rng([_ORDER, seed, epoch]).permutation(n) for epoch in {p // n for p in places}}
+    orders = {epoch: np.random.default_rng([ORDER, seed, epoch]).permutation(n) for epoch in {p // n for p in places}}
     return [int(orders[place // n][place % n]) for place in places]

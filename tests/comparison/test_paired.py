@@ -154,7 +154,7 @@ def test_models_of_one_name_in_two_runs(tmp_path: Path) -> None:
     assert [(row.a, row.b) for row in rows] == [(f"{runs[0]}:{m}", f"{runs[1]}:{m}") for m in ("rm", "other")]
     files = [run / EVALUATE / "samples/reward_accuracy/rm.jsonl" for run in runs]
     (row,) = compared(*files).rows
-    assert (row.a, row.difference, row.version) == (str(files[0]), rows[0].difference, 2)
+    assert (row.a, row.difference, row.version) == (str(files[0]), rows[0].difference, 3)
 
 
 def test_scorers_of_one_name_are_not_always_one(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="item 'r0' of reward_accuracy differs in 'wins'"):
         compared(a, write_run(tmp_path / "c", {"reward_accuracy": {"rm": judged}}))
     change_results(b, version=1)
-    with pytest.raises(DataError, match="versions 2 and 1 of reward_accuracy"):
+    with pytest.raises(DataError, match="versions 3 and 1 of reward_accuracy"):
         compared(a, b)
     change_results(a, version=1)
     with pytest.raises(DataError, match="hold version 1 of reward_accuracy, this installation reads 2"):

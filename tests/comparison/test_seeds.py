@@ -103,7 +103,7 @@ def test_seeds_of_stages_are_seeds(tmp_path: Path) -> None:
 def test_versions_must_agree(tmp_path: Path) -> None:
     one, two = run(tmp_path, 1), run(tmp_path, 2)
     change_results(two.folder, version=1)
-    with pytest.raises(DataError, match="versions 2 and 1 of reward_accuracy"):
+    with pytest.raises(DataError, match="versions 3 and 1 of reward_accuracy"):
         compare_seeds([one, load_run(two.folder)])
 
 

@@ -42,7 +42,7 @@ def test_another_process_gives_the_same_bytes_without_heavy_libraries(run_dir: P
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"report: {run_dir / 'report' / 'index.html'} (85 results, 20 prompts)\n"
+    assert done.stdout == f"report: {run_dir / 'report' / 'index.html'} (87 results, 20 prompts)\n"
     assert contents(run_dir / "report") == contents(built)
     assert {path.name for path in run_dir.iterdir()} == {"manifest.json", "stages", "report", ".tmp"}
     assert [path.name for path in (run_dir / ".tmp").iterdir()] == [".lock"]

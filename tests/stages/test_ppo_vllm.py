@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from tiny_run import alignment, training_log, write_records
 
 from alignment.errors import RecipeError
 from alignment.recipe import parse_recipe
+from alignment.stages.sampling import stage_seed
+from alignment.training.ppo import DRAWS
 from alignment.training.vllm_rollouts import answer_seed
 from tests.vllm_server import FakeVLLM, serving
 
@@ -66,7 +69,8 @@ def test_without_the_key_nothing_changes() -> None:
 
 
 def test_a_recipe_through_a_server_is_the_one_without(tmp_path: Path, tiny_model_dir: Path) -> None:
-    keys = [(SEED, step, place, 0) for step in range(1, 4) for place in range(8)]
+    seed = stage_seed(SimpleNamespace(seed=SEED, stage="ppo"))  # type: ignore[arg-type]
+    keys = [(DRAWS, seed, step, place, 0) for step in range(1, 4) for place in range(8)]
     own, served = tmp_path / "own", tmp_path / "served"
     done = alignment(own, "run", str(write(own, tiny_model_dir)))
     assert done.returncode == 0, done.stderr

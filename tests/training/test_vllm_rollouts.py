@@ -17,6 +17,7 @@ from alignment.generation.vllm_server import VLLMServer
 from alignment.lora import LoraSettings
 from alignment.training import vllm_rollouts
 from alignment.training.actor_critic import ActorCritic
+from alignment.training.ppo import DRAWS
 from alignment.training.rollouts import rollouts
 from alignment.training.tokens import Encoded
 from alignment.training.vllm_options import VLLMOptions
@@ -40,7 +41,7 @@ class Logs(TrainerCallback):  # type: ignore[misc]
 @pytest.fixture
 def fake(tiny_model_dir: Path) -> Iterator[FakeVLLM]:
     """It draws what the own decoder draws for seed 0."""
-    keys = [(0, step, place, j) for step in range(1, 7) for place in range(8) for j in range(2)]
+    keys = [(DRAWS, 0, step, place, j) for step in range(1, 7) for place in range(8) for j in range(2)]
     with serving(FakeVLLM(tiny_model_dir, {answer_seed(key): key for key in keys})) as running:
         yield running
 
