@@ -197,7 +197,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="versions 3 and 1 of reward_accuracy"):
         compared(a, b)
     change_results(a, version=1)
-    with pytest.raises(DataError, match="hold version 1 of reward_accuracy, this installation reads 2"):
+    with pytest.raises(DataError, match="hold version 1 of reward_accuracy, this installation reads 3"):
         compared(a, b)
 
 
