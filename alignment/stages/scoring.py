@@ -44,7 +44,7 @@ class ScorerTerm(BaseModel):
     name: str | None = Field(None, pattern=f"^{_NAME}$")
     weight: float = Field(1.0, allow_inf_nan=False)
     # Of the rule, or how several heads or models become one score: {aggregate: ..., penalty: λ}. `uncertainty` is the
-    # mean - λ variance (Coste et al. 2024), λ = 1 unless said.
+    # mean - λ variance (Coste et al. 2024); λ is what the heads were trained with, else 1, unless said.
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
