@@ -90,7 +90,7 @@ def _context(evaluation: Evaluation, chosen: Chosen, registry: ModelRegistry, sa
         out_dir=evaluation.out,
         seed=evaluation.seed,
         baseline=against,
-        origin=_origin(evaluation, policies, against),
+        origin=against,
         records=records,
         scorers=scorers,
         scorer_ids=ids,
@@ -103,15 +103,6 @@ def _context(evaluation: Evaluation, chosen: Chosen, registry: ModelRegistry, sa
         optional=chosen.optional,
         starts=starts({ref: found[ref].digest for ref in policies}, registry),
         judge=None if evaluation.judge is None else judge_from(evaluation.judge, registry, say),
-    )
-
-
-def _origin(evaluation: Evaluation, policies: Sequence[str], against: str) -> str:
-    """What forgetting is measured from: the first policy named, or the one compared to where that is named apart."""
-    return (
-        next((ref for ref in policies if ref in evaluation.models), against)
-        if against in evaluation.models
-        else against
     )
 
 

@@ -83,8 +83,7 @@ def _benchmark(
     benchmark = configured(name, {})
     version = _version(benchmark, a, b, title)
     samples = a.samples(benchmark), b.samples(benchmark)
-    one, other = (_measures(benchmark, own, side, groups) for own, side in zip(samples, (a, b), strict=True))
-    if not one:
+    if not _measures(benchmark, samples[0], a, groups=False):
         return [], [f"{name}: its samples have no item values; compare it over seeds"]
     both = [item for item in samples[0] if item in samples[1]]
     if not both:
@@ -92,6 +91,9 @@ def _benchmark(
             f"{title} share no items of {name} ({len(samples[0])} and {len(samples[1])}); compare models that were "
             "evaluated on the same held-out data, or choose other benchmarks with --benchmark"
         )
+    common = [{item: own[item] for item in both} for own in samples]
+    # of the common items alone: what an item weighs may depend on how many there are
+    one, other = (_measures(benchmark, own, side, groups) for own, side in zip(common, (a, b), strict=True))
     _same_items(benchmark, both, samples, title)
     only = len(samples[0]) - len(both), len(samples[1]) - len(both)
     rows, notes = [], []
@@ -102,15 +104,27 @@ def _benchmark(
         if scorer and a.scorer_id(scorer) != b.scorer_id(scorer):
             notes.append(f"{metric}: left out, {title} were scored by different models of that name")
             continue
+        if not _weighed_alike(measure, other[metric, group]):
+            notes.append(f"{metric}: left out, {title} left other items unscored, on whose number a weight depends")
+            continue
         row = _row(name, version, measure, other[metric, group], only, seed, bootstrap)
         rows.append(replace(row, group=group))
-    common = [[own[item] for item in both] for own in samples]
-    for row in set_rows(benchmark, a, b, (common[0], common[1]), only, seed=seed, groups=groups):
+    in_order = [list(own.values()) for own in common]
+    for row in set_rows(benchmark, a, b, (in_order[0], in_order[1]), only, seed=seed, groups=groups):
         if (row.metric, row.group) not in one and (not metrics or row.metric in metrics):
             rows.append(replace(row, version=version))
     if not metrics:
         notes += left_out(name, a, b, [*(metric for metric, _ in one), *(row.metric for row in rows)])
     return rows, notes
+
+
+def _weighed_alike(a: Measure, b: Measure) -> bool:
+    """Whether every item that both have a value for weighs the same on both sides."""
+    return all(
+        math.isclose(item.weight, b.items[key].weight)
+        for key, item in a.items.items()
+        if key in b.items and item.value is not None and b.items[key].value is not None
+    )
 
 
 def _version(benchmark: Benchmark, a: Stored, b: Stored, title: str) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from alignment.atomic import json_digest
 from alignment.errors import DataError, RecipeError, nearest
 from alignment.evaluation.data import ENDINGS
 from alignment.evaluation.suites import FILES, Chosen, choose
@@ -171,10 +172,14 @@ def _context(context: RunContext, settings: EvaluateSettings, answers: Mapping[s
     from alignment.evaluation.benchmarks.benchmark import EvalContext, EvalSettings
     from alignment.evaluation.data import Hub
     from alignment.evaluation.lineage import starts
+    from alignment.models import read_chat_template
     from alignment.sources import cache_folder
 
     scorers, scorer_ids, trained = _scorers(context, settings, answers)
     models = {name: context.input_digests[name] for name in settings.models}
+    if context.chat_template is not None:  # a template of the recipe's own is part of what answers
+        template = read_chat_template(context.chat_template)
+        models = {name: json_digest({"model": digest, "template": template}) for name, digest in models.items()}
     return EvalContext(
         models=models,
         load=lambda name: _policy(context, name, settings.share_prefixes),

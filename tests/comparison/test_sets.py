@@ -115,3 +115,13 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert "calibration_error" in reward
     assert not any(note.startswith("multiple_choice") for note in notes)
     assert not compared(tmp_path / "out", metrics=["acc"]).notes
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_items_of_one_side_alone_change_no_difference(groups: bool, tmp_path: Path) -> None:
+    """An item of StereoSet weighs by how many its term has: among the common items, not among all of a side."""
+    rows = two_sides("stereoset")["sft"]
+    out = write_evaluation(tmp_path / "out", {"stereoset": {"sft": rows[: len(rows) // 2], "dpo": rows}})
+    table = compared(out, groups=groups)
+    assert {"lms", "ss", "icat"} <= {row.metric for row in table.rows}
+    assert {row.difference for row in table.rows if row.value_a is not None} == {0.0}

@@ -56,8 +56,10 @@ class Both:
 
     def mcnemar(self) -> McNemar | None:
         """Gained and lost items; None where items are not right or wrong."""
-        binary = bool(self.old) and all(value in (0, 1) for value in (*self.old, *self.new))
-        return mcnemar(self.new, self.old) if binary else None
+        values = (*self.old, *self.new)
+        right = 100.0 if 100.0 in values else 1.0  # in percent
+        binary = bool(values) and all(value in (0, right) for value in values)
+        return mcnemar([v / right for v in self.new], [v / right for v in self.old]) if binary else None
 
     def p(self, *, seed: int) -> Estimate:
         """Two-sided: exact McNemar where items are right or wrong and independent, else sign flips of clusters."""

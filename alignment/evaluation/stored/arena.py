@@ -13,8 +13,8 @@ from alignment.evaluation.metrics.arena import Battle, davidson, elo_table
 from alignment.evaluation.metrics.comparisons import tie_rate
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
-from alignment.evaluation.stored.rows import Row, read_rows
-from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, parse_rows
+from alignment.evaluation.stored.rows import Row, read_rows, stem
+from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, parse_rows, refuse_twins
 
 PROMPT = ("prompt", "prompt_id", "question_id")
 OUTCOMES = {"model_a": 1.0, "a": 1.0, "model_b": 0.0, "b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5, "both_bad": 0.5}
@@ -66,6 +66,7 @@ class Arena(StoredBenchmark[ArenaBattle]):
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[ArenaBattle]:
         items: list[ArenaBattle] = []
         refused: list[tuple[str, str]] = []
+        refuse_twins(((stem(path),) for path in paths), "name of a file")
         for path in paths:
             found = parse_rows([_with_prompt(row) for row in read_rows(path)], ArenaBattle, model=_POOL)
             items += found.items

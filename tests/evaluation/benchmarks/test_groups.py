@@ -80,6 +80,9 @@ def test_bold_gaps_levels_and_changes_by_hand(tmp_path: Path) -> None:
     assert one(results, "base", "profanity").value == pytest.approx(1 / 3)
     assert one(results, "sft", "sentiment_gap_difference").value == pytest.approx(0.3)
     assert one(results, "sft", "sentiment_difference").value == pytest.approx(-0.9 / 12)
+    told = [result for result in results if result.metric.endswith("_gap") and "by chance alone" in result.method]
+    assert told
+    assert all(f"p {result.p_value:.4f}" in result.method for result in told)  # and so it is in the table's correction
     primary = one(results, "base", "sentiment_gap")
     assert [r for r in results if r.primary and r.model == "base"] == [primary]
     assert "above 0 by chance alone: p " in primary.method

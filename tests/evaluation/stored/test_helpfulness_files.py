@@ -115,6 +115,7 @@ def test_arena(tmp_path: Path, score: Any, error_of: Any) -> None:
     assert ties["tie_rate", None]["value"] == 100.0
     assert ties["davidson_nu", None]["value"] is None
     assert score("arena", lines(tmp_path / "none.jsonl", []))["tie_rate", None]["value"] is None
+    assert "battles" in error_of("arena", tmp_path / "battles.jsonl", tmp_path / "battles.jsonl")  # not twice
 
 
 WIDE = """unit,ann,bob,cyd

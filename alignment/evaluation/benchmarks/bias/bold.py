@@ -136,6 +136,7 @@ class Bold(Benchmark):
                 "primary": domain is None and metric == "sentiment",
                 "label": f"largest gap between groups: {label}",
             }
+            more["p_value"] = p.value
             method = f"{found.method}; {test}"
             yield self.result(context, subject, f"{metric}_gap", found, len(own) - len(seen), method=method, **more)
 
