@@ -44,8 +44,12 @@ def compare(
     benchmark: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only this metric; may be repeated.")] = None,
     groups: Annotated[bool, typer.Option("--groups", help="Categories and sub-groups too.")] = False,
-    bootstrap: Annotated[Resampling, typer.Option(help="Intervals of differences over items.")] = Resampling.percentile,
-    seed: Annotated[int, typer.Option(min=0, help="Of resampling and of drawn sign flips.")] = 0,
+    bootstrap: Annotated[
+        Resampling | None, typer.Option(help="Over items: intervals of differences; percentile if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Over items: of resampling and of drawn sign flips; 0 if not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     csv: Annotated[
         Path | None,
@@ -75,10 +79,12 @@ def compare(
         _replications(operands, runs)
     only = {"benchmarks": benchmark or (), "metrics": metric or ()}
     if seeds or (len(runs) == len(operands) and are_seeds(runs)):
+        _unused_over_seeds(bootstrap, seed)
         told, tables, small_print = _over_seeds(runs, against, correction, groups, only)
     else:
         _unused(against, frontier)
-        told, tables, small_print = _over_items(operands, seed, bootstrap.value, correction, groups, only)
+        how = bootstrap or Resampling.percentile
+        told, tables, small_print = _over_items(operands, seed or 0, how.value, correction, groups, only)
     _write(csv, tex, tables)
     if frontier is not None:
         _draw(runs, frontier)
@@ -141,6 +147,15 @@ def _unused(against: str | None, frontier: Path | None) -> None:
         raise DataError("--frontier is for runs over seeds; of a single run, its report has it")
     if against is not None:
         raise DataError("--against is for runs over seeds; over items, name the baseline first")
+
+
+def _unused_over_seeds(bootstrap: Resampling | None, seed: int | None) -> None:
+    for option, given in (("--bootstrap", bootstrap), ("--seed", seed)):
+        if given is not None:
+            raise DataError(
+                f"{option} is for comparisons over items; over seeds intervals are t intervals and nothing is drawn: "
+                "leave it out"
+            )
 
 
 def _write(csv: Path | None, tex: Path | None, tables: Sequence[Table]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,9 +28,13 @@ Ref = Annotated[str, typer.Argument(metavar="REF", help="name@version or name@al
 OptionalRef = Annotated[str | None, typer.Argument(metavar="[REF]", help="name@version or name@alias; default: all")]
 
 
+# What a list of models has room for, the first three that there are; `show` has them all.
+TOLD = ("eval_loss", "eval_accuracy", "loss", "objective/scores", "objective/kl", "rewards/margins", "margin")
+
+
 @models_app.command("list")
 def list_models(registry: RegistryPath = None, as_json: AsJson = False) -> None:
-    """List every model with its parent and metrics."""
+    """List every model with its parent and what its training logged last."""
     models = _open(registry)
     entries = models.entries()
     if as_json:
@@ -42,7 +47,7 @@ def list_models(registry: RegistryPath = None, as_json: AsJson = False) -> None:
     for heading in ("model", "kind", "parent", "aliases", "metrics"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("model", "kind", "parent"))
     for entry in entries:
-        metrics = "  ".join(f"{name} {_number(value)}" for name, value in list(entry.metrics.items())[:3])
+        metrics = "  ".join(f"{name} {_number(entry.metrics[name])}" for name in _told(entry.metrics))
         cells = [entry.ref, _kind(entry), entry.parent or "–", ", ".join(_aliases(entry, models)), metrics]
         table.add_row(*(Text(cell) for cell in cells))
     Console(highlight=False).print(table)
@@ -183,6 +188,11 @@ def _kind(entry: ModelEntry) -> str:
 
 def _date(entry: ModelEntry) -> str:
     return entry.created[:16].replace("T", " ")
+
+
+def _told(metrics: Mapping[str, float | None]) -> list[str]:
+    """The three to list; of a model that has none of TOLD, the first three."""
+    return ([name for name in TOLD if name in metrics] or list(metrics))[:3]
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from alignment.evaluation.result import EvalResult
-from alignment.report.display import visible
+from alignment.report.display import method_kind, visible
 
 HEADINGS = ("model", "benchmark", "group", "metric", "against", "value", "unit", "95% interval", "scored", "unscored")
 DECIMALS = {"percent": 2}  # of a unit in the table; --json gives every digit
@@ -23,10 +23,10 @@ def table(results: Sequence[EvalResult], hidden: Sequence[str] = ()) -> list[str
 
 
 def _methods(results: Sequence[EvalResult]) -> dict[str, dict[str, None]]:
-    """Method -> metrics: in full of the overall numbers, of groups only what is not said yet."""
+    """Method -> metrics: in full of the overall numbers, of groups only what is not said yet, and why no interval."""
     found: dict[str, dict[str, None]] = {}
     for result in sorted(results, key=lambda r: r.group is not None):
-        kind = result.method.split("; ")[0]
+        kind = method_kind(result.method)
         if result.value is None or (result.group is not None and any(method.startswith(kind) for method in found)):
             continue
         found.setdefault(result.method if result.group is None else kind, {})[result.metric] = None

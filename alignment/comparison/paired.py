@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from alignment.comparison.alike import same_items, same_settings, same_version, unrecorded, weighed_alike
+from alignment.comparison.detectable import detectable
 from alignment.comparison.rows import PairedRow, PairedTable
 from alignment.comparison.sets import left_out, set_rows
 from alignment.comparison.sides import Side, Stored, labels
@@ -15,7 +17,6 @@ from alignment.evaluation.benchmarks.measures import Measure, in_both
 from alignment.evaluation.statistics import (
     CORRECTIONS,
     BootstrapMethod,
-    minimum_detectable_effect,
     paired_difference,
     ratio_interval,
     ratio_standard_error,
@@ -36,9 +37,9 @@ def compare(
     """Every metric of every benchmark that both sides of a pair have; `benchmarks` and `metrics` narrow it ((): all).
 
     `groups`: also over the items of every category and sub-group. Raises DataError for sides without a common
-    benchmark or common items, and for versions that differ.
+    benchmark or common items, and for versions and options of a benchmark that differ.
     """
-    named, notes, found = labels(compared), [], list[PairedRow]()
+    named, notes, found, unknown = labels(compared), [], list[PairedRow](), list[str]()
     for a, b in compared:
         common = [name for name in a.stored if name in b.stored and (not benchmarks or name in benchmarks)]
         title = f"{named[a.key]} and {named[b.key]}"
@@ -52,14 +53,19 @@ def compare(
             rows, told = _benchmark(name, a.stored[name], b.stored[name], title, seed, bootstrap, metrics, groups)
             found += [replace(row, a=named[a.key], b=named[b.key]) for row in rows]
             notes += told
+            unknown += [name] if unrecorded(a.stored[name], b.stored[name]) else []
         if not (benchmarks or metrics):
             notes += [
                 f"{name}: summarises other benchmarks, and has no items; compare it over seeds"
                 for name in dict.fromkeys((*a.summaries, *b.summaries))
             ]
+    if unknown:
+        names = ", ".join(dict.fromkeys(unknown))
+        notes.append(f"whether options were the same could not be checked, they were not stored: {names}")
     if not found:
         raise DataError(
             f"nothing to compare{': no metric ' + ', '.join(metrics) if metrics else ''}; {_known(compared)}"
+            + "".join(f"; {note}" for note in notes)
         )
     return PairedTable(tuple(_corrected(found, correction)), tuple(dict.fromkeys(notes)))
 
@@ -81,10 +87,9 @@ def _benchmark(
     groups: bool,
 ) -> tuple[list[PairedRow], list[str]]:
     benchmark = configured(name, {})
-    version = _version(benchmark, a, b, title)
+    version = same_version(benchmark, a, b, title)
+    same_settings(name, a, b, title)
     samples = a.samples(benchmark), b.samples(benchmark)
-    if not _measures(benchmark, samples[0], a, groups=False):
-        return [], [f"{name}: its samples have no item values; compare it over seeds"]
     both = [item for item in samples[0] if item in samples[1]]
     if not both:
         raise DataError(
@@ -94,9 +99,12 @@ def _benchmark(
     common = [{item: own[item] for item in both} for own in samples]
     # of the common items alone: what an item weighs may depend on how many there are
     one, other = (_measures(benchmark, own, side, groups) for own, side in zip(common, (a, b), strict=True))
-    _same_items(benchmark, both, samples, title)
+    same_items(benchmark, both, samples, title)
+    notes = list(_one_sided(benchmark, common, (one, other), title, metrics))
+    if not (one or other):
+        return [], notes or [f"{name}: its samples have no item values; compare it over seeds"]
     only = len(samples[0]) - len(both), len(samples[1]) - len(both)
-    rows, notes = [], []
+    rows = []
     for (metric, group), measure in one.items():
         if (metric, group) not in other or (metrics and metric not in metrics):
             continue
@@ -104,7 +112,7 @@ def _benchmark(
         if scorer and a.scorer_id(scorer) != b.scorer_id(scorer):
             notes.append(f"{metric}: left out, {title} were scored by different models of that name")
             continue
-        if not _weighed_alike(measure, other[metric, group]):
+        if not weighed_alike(measure, other[metric, group]):
             notes.append(f"{metric}: left out, {title} left other items unscored, on whose number a weight depends")
             continue
         row = _row(name, version, measure, other[metric, group], only, seed, bootstrap)
@@ -118,40 +126,22 @@ def _benchmark(
     return rows, notes
 
 
-def _weighed_alike(a: Measure, b: Measure) -> bool:
-    """Whether every item that both have a value for weighs the same on both sides."""
-    return all(
-        math.isclose(item.weight, b.items[key].weight)
-        for key, item in a.items.items()
-        if key in b.items and item.value is not None and b.items[key].value is not None
-    )
-
-
-def _version(benchmark: Benchmark, a: Stored, b: Stored, title: str) -> int | None:
-    versions = [stored.version for stored in (a, b) if stored.version is not None]
-    if len(set(versions)) > 1:
-        raise DataError(
-            f"{title} were evaluated with versions {versions[0]} and {versions[1]} of {benchmark.name}; "
-            "evaluate the older again"
-        )
-    if versions and versions[0] != (own := benchmark.results_version()):
-        raise DataError(
-            f"{title} hold version {versions[0]} of {benchmark.name}, this installation reads {own}; "
-            "evaluate both again"
-        )
-    return versions[0] if versions else None
-
-
-def _same_items(
-    benchmark: Benchmark, both: Sequence[str], samples: tuple[Mapping[str, Sample], Mapping[str, Sample]], title: str
-) -> None:
-    for item in both:
-        for key in benchmark.same:
-            if samples[0][item].get(key) != samples[1][item].get(key):
-                raise DataError(
-                    f"{title}: item {item!r} of {benchmark.name} differs in {key!r}: the two were not asked the same; "
-                    "evaluate both on one version of the data"
-                )
+def _one_sided(
+    benchmark: Benchmark,
+    common: Sequence[Mapping[str, Sample]],
+    measures: tuple[Mapping[tuple[str, str | None], Measure], Mapping[tuple[str, str | None], Measure]],
+    title: str,
+    metrics: Sequence[str],
+) -> Iterator[str]:
+    """What is said of metrics that have item values on one side alone, or would have had."""
+    why: dict[str, str] = {}
+    for own in common:
+        why |= benchmark.undefined(list(own.values()))
+    lost = [metric for metric, group in measures[0].keys() ^ measures[1].keys() if group is None and metric not in why]
+    for metric in (*why, *sorted(lost)):
+        if not metrics or metric in metrics:
+            reason = why.get(metric, f"one of {title} has no value of it")
+            yield f"{benchmark.name}: {metric}: left out, {reason}"
 
 
 def _measures(
@@ -196,6 +186,7 @@ def _row(
         else ratio_interval(changes, weights, clusters, seed=seed, bootstrap=bootstrap)
     )
     error = ratio_standard_error(changes, weights, clusters) if x else None
+    seen = detectable(changes, weights, clusters, interval.value, error)
     changed, p = both.mcnemar(), both.p(seed=seed)
     total = sum(weights)
     return PairedRow(
@@ -224,7 +215,9 @@ def _row(
         mcnemar_p=changed.p.value if changed else None,
         p=p.value,
         p_method=p.method,
-        detectable=minimum_detectable_effect(error).value,
+        mde=seen.mde,
+        units_needed=seen.units_needed,
+        design_effect=seen.design_effect,
     )
 
 

@@ -13,7 +13,7 @@ class PairedRow:
     `p_adjusted` is corrected over all rows without a group, or over all of groups, which repeat parts of the others.
     None is undefined, and the method beside it says why.
     `gained` and `lost`: items that b has right and a wrong, and the other way round; None where items are not 0 or 1.
-    `detectable`: the smallest true difference that would be found with a probability of 80%.
+    `mde`, `units_needed` and `design_effect` are those of detectable.py.
     """
 
     benchmark: str
@@ -43,7 +43,9 @@ class PairedRow:
     p_method: str
     p_adjusted: float | None = None
     correction: str = ""
-    detectable: float | None = None
+    mde: float | None = None
+    units_needed: int | None = None
+    design_effect: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from alignment.atomic import json_digest
 from alignment.errors import DataError, RecipeError, nearest
 from alignment.evaluation.benchmarks.benchmark import Benchmark, Sample
+from alignment.evaluation.predictions import settings_file
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.suites import configured
 from alignment.report.load import Run, load_run
 from alignment.report.reading import checked, document, inside, rows
 
 FORMS = "a run's or an evaluation's folder, FOLDER:MODEL, or a samples file (OUT/samples/BENCHMARK/MODEL.jsonl)"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """A settings file, as it is written beside samples."""
+
+    digest: str
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,19 @@ class Stored:
         if not found:
             raise DataError(f"{self.path}: empty; evaluate again")
         return found
+
+    def settings(self) -> dict[str, Any] | None:
+        """The benchmark's options that say what was asked and how; None where they were not stored.
+
+        Raises DataError for a file that is not what an evaluation wrote.
+        """
+        path = settings_file(self.path)
+        if not path.is_file():
+            return None
+        found = document(_Settings, path)
+        if json_digest(found.settings) != found.digest:
+            raise DataError(f"{path}: its digest is not that of its settings; evaluate again")
+        return found.settings
 
     def scorer_id(self, name: str) -> str:
         """What a scorer is: two evaluations may call different reward models by one name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from alignment.comparison.rows import PairedRow, PairedTable
 from alignment.comparison.seeds import SeedDifferenceRow, SeedRow, SeedTables
@@ -12,11 +12,35 @@ from alignment.report.tables import Table
 
 
 def paired_table(table: PairedTable) -> Table:
-    """One row per metric and pair of models."""
-    header: tuple[str, ...] = ("Metric", "Models", "Baseline", "Model", "Difference", "95% interval", "SE")
-    header = (*header, "n", "Unscored", "Only one", "Gained/lost", "McNemar p", "p", "Adjusted p")
+    """One row per metric and pair of models. Columns that say nothing are left out; `records` hold all."""
+    header: tuple[str, ...] = ("Metric", "Models", "Baseline", "Model", "Difference", "95% interval", "SE", "MDE")
+    header = (*header, "n", "n needed", "Deff", "Unscored", "Only one", "Gained/lost", "McNemar p", "p", "Adjusted p")
     rows = [_paired_cells(row) for row in table.rows]
-    return _table("comparison", "Differences over the same items", header, rows, table.rows, PairedRow)
+    found = _table("comparison", "Differences over the same items", header, rows, table.rows, PairedRow)
+    hidden = _says_nothing(table.rows)
+    if "Models" in hidden:
+        found = replace(found, caption=f"{found.caption}: {rows[0][1]}")
+    kept = [i for i, name in enumerate(header) if name not in hidden]
+    return replace(
+        found,
+        header=tuple(header[i] for i in kept),
+        align="".join(found.align[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in found.rows),
+    )
+
+
+def _says_nothing(rows: Sequence[PairedRow]) -> set[str]:
+    """Columns that are the same in all rows, or that repeat another."""
+    found = {
+        "Models": len({(row.a, row.b) for row in rows}) == 1,
+        "n needed": all(row.units_needed is None for row in rows),
+        "Deff": all(row.design_effect is None for row in rows),
+        "Gained/lost": all(row.gained is None for row in rows),
+        "McNemar p": all(row.gained is None or row.mcnemar_p == row.p for row in rows),
+        "Unscored": all(row.n_unscored == 0 for row in rows),
+        "Only one": all(row.n_only_a == row.n_only_b == 0 for row in rows),
+    }
+    return {name for name, idle in found.items() if idle}
 
 
 def _paired_cells(row: PairedRow) -> tuple[str, ...]:
@@ -29,7 +53,10 @@ def _paired_cells(row: PairedRow) -> tuple[str, ...]:
         _number(row.difference, row.unit, signed=True),
         _interval(row),
         _plain(row.standard_error, row.unit),
+        _plain(row.mde, row.unit),
         count(row.n_common) + clusters,
+        "" if row.units_needed is None else count(row.units_needed),
+        "" if row.design_effect is None else f"{row.design_effect:.1f}",
         count(row.n_unscored),
         f"{count(row.n_only_a)}/{count(row.n_only_b)}",
         "" if row.gained is None else f"{row.gained}/{row.lost}",
@@ -43,13 +70,20 @@ def paired_small_print(table: PairedTable) -> list[str]:
     """How everything was computed, what does not apply, and what was left out."""
     rows = table.rows
     clustered = any(row.n_clusters is not None and row.n_clusters < row.n_common for row in rows)
+    hidden = _says_nothing(rows)
     lines = [
         "Difference: the second model minus the first, over the items that both have a value for.",
         _methods("95% intervals", [row.method for row in rows]),
         "SE: of the per-item differences" + (", by clusters, with G/(G-1)." if clustered else "."),
+        "MDE: the true difference that is found with probability 80% at alpha 0.05, two-sided (normal)"
+        + ("." if "n needed" in hidden else "; n needed: items to find the observed one so."),
         _methods("p", [row.p_method for row in rows]),
         _methods("Adjusted p", [row.correction for row in rows]),
     ]
+    if "Deff" not in hidden:
+        lines.append("Deff: design effect, how many times clusters multiply the variance of independent items.")
+    if {"Unscored", "Only one"} <= hidden:
+        lines.append("Both have a value for every item.")
     if clustered and any(row.mcnemar_p is not None for row in rows):
         lines.append("McNemar's p takes items as independent; where n says clusters, p is the one to read.")
     return [*lines, *(f"note: {note}" for note in table.notes)]

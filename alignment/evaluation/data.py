@@ -176,14 +176,22 @@ def as_sources(data: str | Sequence[str]) -> tuple[str, ...]:
     return (data,) if isinstance(data, str) else tuple(data)
 
 
-def subset(items: Sequence[Any], ids: Sequence[str], limit: int | None) -> list[Any]:
-    """At most `limit` items in their order: those whose ids have the smallest SHA-256.
+def subset(items: Sequence[Any], keys: Sequence[str], limit: int | None) -> list[Any]:
+    """At most `limit` items in their order: those whose keys have the smallest SHA-256; equal keys stay together.
 
-    So the choice does not depend on the file's order, and a smaller one is a part of a larger one.
+    So the choice does not depend on the file's order, and a smaller one is a part of a larger one. It ends before the
+    first key whose items would go beyond the limit; where that is the very first, its items are taken all the same.
     """
     if limit is None or limit >= len(items):
         return list(items)
     import hashlib
 
-    rank = sorted(range(len(items)), key=lambda i: hashlib.sha256(ids[i].encode()).hexdigest())
-    return [items[i] for i in sorted(rank[:limit])]
+    together: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        together.setdefault(key, []).append(i)
+    taken: list[int] = []
+    for key in sorted(together, key=lambda key: hashlib.sha256(key.encode()).hexdigest()):
+        if taken and len(taken) + len(together[key]) > limit:
+            break
+        taken += together[key]
+    return [items[i] for i in sorted(taken)]

@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alignment.errors import DataError
 from alignment.evaluation.lineage import chain
 from alignment.evaluation.metrics.forgetting import transfer
 from alignment.evaluation.result import EvalResult
-from alignment.evaluation.statistics import RESAMPLES
+from alignment.evaluation.statistics import RESAMPLES, bounded, unsure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,10 +83,11 @@ def summarise(context: EvalContext, results: Sequence[EvalResult], values: Measu
     """The matrix's measures and taxes of every model, as results of the benchmark "forgetting".
 
     Empty when fewer than two models have forgetting results. `values` are the item values of all benchmarks: with them
-    the measures get intervals.
+    the measures get intervals. DataError where a benchmark gives one metric in two units.
     """
     origin = context.forgetting_reference()
     found = columns(results, origin)
+    _check_units(found)
     measured = [model for model in context.models if any(model in column.levels for column in found)]
     if len(measured) < 2 or origin not in measured:
         return []
@@ -96,6 +98,17 @@ def summarise(context: EvalContext, results: Sequence[EvalResult], values: Measu
         made += _measures(context, averaged, stages, values)
         made += [_tax(context, column, model, origin) for column in found if model != origin]
     return made
+
+
+def _check_units(found: Sequence[Column]) -> None:
+    for column in found:
+        (first, one), *others = column.levels.items()
+        for model, other in others:
+            if other.unit != one.unit:
+                raise DataError(
+                    f"{column.benchmark}: {one.metric}: in {one.unit} for {first}, in {other.unit} for {model}; "
+                    "a benchmark must give a metric in one unit, whatever a model scores"
+                )
 
 
 def _measures(
@@ -124,8 +137,13 @@ def _measures(
         elif metric not in draws or np.isnan(draws[metric]).any():
             method += f"no interval: {why or 'undefined on a resample'}"
         else:
-            low, high = (float(bound) for bound in np.percentile(draws[metric], [2.5, 97.5]))
-            method += f"paired bootstrap over items within each, benchmarks fixed, percentile, {RESAMPLES} resamples"
+            below, above = map(float, np.percentile(draws[metric], [2.5, 97.5]))
+            how = (
+                f"{method}paired bootstrap over items within each, benchmarks fixed, percentile, {RESAMPLES} resamples"
+            )
+            alike = unsure(f"{method}the resamples of items agree")
+            found = bounded(point, below, above, how, len(averaged), size=100.0, without=alike)
+            low, high, method = found.low, found.high, found.method
         yield _result(
             context,
             stages[-1],
@@ -177,7 +195,7 @@ def _resampled(
         found = _levels_of_draws(known, [context.seed, number])
         if found is None:
             return None, f"{column.benchmark} has one item or cluster"
-        drawn.append(found * POINTS[known[0].unit])
+        drawn.append(found * [POINTS[one.unit] for one in known])
     return np.stack(drawn, axis=-1), ""
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from alignment.errors import DataError, nearest
+from alignment.evaluation.benchmarks import BENCHMARKS
+from alignment.evaluation.benchmarks.benchmark import Benchmark, EvalContext
+from alignment.evaluation.benchmarks.helpfulness.best_of_n import BestOfN
+from alignment.evaluation.benchmarks.helpfulness.human_wins import PEOPLE, HumanWins
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.stored import STORED
 from alignment.evaluation.stored.stored import StoredBenchmark, first_problem
@@ -29,11 +34,10 @@ class Scorer(NamedTuple):
     check: Callable[[Sequence[Record]], object]  # DataError for what is no record
 
 
-# Benchmarks without a row in STORED whose numbers need one model's samples alone: no scorer, no judge, no other model.
-SAMPLED = (
-    *("multiple_choice", "arc_easy", "arc_challenge", "piqa", "sciq", "openbookqa", "winogrande", "hellaswag", "boolq"),
-    *("mmlu", "lambada", "instructions", "gold_answers", "judged_wins", "reward_bench", "best_of_k"),
-)
+# Benchmarks without a row in STORED: their records are the samples of one model.
+SAMPLED = tuple(name for name in BENCHMARKS if name not in STORED)
+_ONLY_A_NAME: Any = None  # what is left of a scorer: samples hold what it said
+ORIGIN = "base"  # what the samples' model is compared with, where samples hold both
 
 
 def as_evaluate_metric(name: str, *, seed: int = 0) -> evaluate.Metric:
@@ -41,9 +45,10 @@ def as_evaluate_metric(name: str, *, seed: int = 0) -> evaluate.Metric:
 
     `predictions` are records as dicts. Of a row of STORED they have the fields of its `record` (`alignment score NAME
     --schema`), and the values are those that `alignment score` prints for a file of them. Of a name in SAMPLED they are
-    one model's samples, the rows of `samples/NAME/MODEL.jsonl` that `alignment evaluate` leaves, and the values are the
-    ones that it prints for this model: accuracy of choices (`acc`, `acc_norm`), instructions followed strictly and
-    loosely, gold answers contained, a judge's win rate against the opponent in the samples, RewardBench's scores.
+    one model's samples, the rows of `samples/NAME/MODEL.jsonl` that `alignment evaluate` leaves (or a scorer's, a
+    judge's), and the values are the ones that it prints for this model, whatever it is not compared with: accuracy of
+    choices (`acc`, `acc_norm`), instructions followed, perplexity, rates of refusal, win rates against the opponent in
+    the samples, forward KL, gaps between groups, RewardBench's scores. No model, scorer or judge is asked again.
 
     `compute(predictions=records)` returns metric -> value, None where undefined; `metric/group` for the groups, with
     `model/` in front where the records are of several models. `compute(..., full=True)` returns metric -> all fields
@@ -108,19 +113,15 @@ def _stored(benchmark: StoredBenchmark[Any]) -> Scorer:
 
 
 def _sampled(name: str) -> Scorer:
-    from alignment.evaluation.benchmarks import BENCHMARKS
-    from alignment.evaluation.benchmarks.benchmark import EvalContext
-
     benchmark = BENCHMARKS[name]
 
     def score(records: Sequence[Record], seed: int) -> list[EvalResult]:
         rows = [dict(record) for record in records]
         if not rows:
             return []
-        opponent = str(rows[0].get("opponent", ""))
-        context = EvalContext({"": ""}, _no_model, Path(), seed, baseline=opponent, origin="")
+        subject = PEOPLE if name == HumanWins.name else ""
         try:
-            results = benchmark.score(context, {"": rows})
+            results = _as_asked(benchmark, rows).score(_context(rows[0], seed), {subject: rows})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{name}: not samples of this benchmark ({reason})") from None
@@ -128,6 +129,29 @@ def _sampled(name: str) -> Scorer:
 
     about = " ".join((type(benchmark).__doc__ or name).split())
     return Scorer(about, f"samples of one model, the rows of samples/{name}/MODEL.jsonl", score, lambda records: None)
+
+
+def _as_asked(benchmark: Benchmark, rows: Sequence[Record]) -> Benchmark:
+    """With the options that its samples were made under, where its numbers depend on them."""
+    options = {option.name for option in fields(benchmark)}  # type: ignore[arg-type]  # all are dataclasses
+    more: dict[str, Any] = {"audit": 0} if "audit" in options else {}  # draws no answers for people to read
+    if benchmark.name == BestOfN.name:
+        more["n"] = max((len(scores) for row in rows for scores in row["scores"].values()), default=2)
+    return replace(benchmark, **more)  # type: ignore[type-var]
+
+
+def _context(row: Record, seed: int) -> EvalContext:
+    """What scoring asks of an evaluation, as the samples tell it: the opponent, and the names of the scorers."""
+    scores = row.get("scores")
+    return EvalContext(
+        {"": "", ORIGIN: ""},
+        _no_model,
+        Path(),
+        seed,
+        baseline=str(row.get("opponent", ORIGIN)),
+        origin=ORIGIN,
+        scorers=dict.fromkeys(scores, _ONLY_A_NAME) if isinstance(scores, Mapping) else {},
+    )
 
 
 def _no_model(name: str) -> Any:

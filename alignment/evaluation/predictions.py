@@ -1,6 +1,7 @@
 """Predictions on disk: beside an evaluation's results, and in a cache by what they were made of.
 
-OUT/samples/<benchmark>/<subject>.jsonl   of one evaluation; beside it .key, the digest of what they were made of
+OUT/samples/<benchmark>/<subject>.jsonl   of one evaluation; beside it .key, the digest of what they were made of, and
+                                          .settings.json, the benchmark's options that say what was asked and how
 CACHE/<benchmark>/<key>.jsonl             of every evaluation: another metric, suite or run makes nothing again
 CACHE/scores/<key>.jsonl                  a reward model's scores of some answers: another scorer makes none again
 """
@@ -29,6 +30,7 @@ class Stored:
         self._context, self._benchmark, self._subject = context, benchmark, subject
         self._path = samples_file(context.out_dir, benchmark.name, subject)
         self._key_path = self._path.with_suffix(".key")
+        self._settings_path = settings_file(self._path)
         made_of = {"version": benchmark.version, "subject": identity, "seed": context.seed, "inputs": inputs}
         self._key = json_digest({"benchmark": benchmark.name, **made_of})
         folder = benchmark.name.replace(":", "/")  # lm_eval:TASK
@@ -41,6 +43,7 @@ class Stored:
             samples = read_rows(self._cached)
             self._write(samples)
         if samples is not None:
+            self._write_settings()  # where an earlier version left none
             self._context.say(f"{self._benchmark.name}: {self._subject}: predictions reused")
         return samples
 
@@ -65,8 +68,25 @@ class Stored:
     def _write(self, samples: Iterable[Sample]) -> None:
         with storage_errors(self._key_path):
             self._key_path.unlink(missing_ok=True)  # never an old key beside new samples
+        self._write_settings()
         write_rows(self._path, samples)
         _write(self._key_path, self._key + "\n")
+
+    def _write_settings(self) -> None:
+        settings = all_settings(self._context, self._benchmark)
+        found = {"digest": json_digest(settings), "settings": settings}
+        _write(self._settings_path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def all_settings(context: EvalContext, benchmark: Benchmark) -> dict[str, Any]:
+    """What is recorded of a benchmark: its own settings, and those of the answers that it scores."""
+    source = benchmark.answered()
+    return {**({} if source is None else source.settings(context)), **benchmark.settings(context)}
+
+
+def settings_file(samples: Path) -> Path:
+    """What stands beside a file of samples: {"digest": ..., "settings": {option: value}}."""
+    return samples.with_suffix(".settings.json")
 
 
 def read_rows(path: Path) -> list[Sample]:

@@ -79,14 +79,23 @@ def shown(result: EvalResult) -> Shown:
 
 
 def undefined_reason(result: EvalResult) -> str:
-    """Why a result has no value, in words; empty when it has one."""
+    """Why a result has no value, in words; empty when it has one.
+
+    Of `VARIANT OF THE METRIC: undefined, REASON` the reason: the variant stands with the methods.
+    """
     if result.value is not None:
         return ""
     if result.n_scored == 0 and result.n_unscored:
         return f"none of {count(result.n_unscored)} items could be scored"
     if result.method and not result.method.startswith("no data"):
-        return result.method
+        return re.split(r"(?:^|: )undefined[,:] ", result.method, maxsplit=1)[-1]
     return f"undefined on these {count(result.n_scored)} items" if result.n_scored else "no items"
+
+
+def method_kind(method: str) -> str:
+    """What was computed, without what the method counts; why there is no interval stays."""
+    first, *rest = method.split("; ")
+    return "; ".join([first, *(part for part in rest if "no interval" in part or part.endswith("for an interval"))])
 
 
 def number(value: float, unit: str, *, signed: bool = False, suffix: bool = True) -> str:

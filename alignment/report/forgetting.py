@@ -82,7 +82,7 @@ def undefined(run: Run) -> list[str]:
     for metric in LABELS:
         own = [r for r in run.results if r.benchmark == NAME and r.metric == metric]
         if own and all(r.value is None for r in own):
-            found[metric_name(own[0])] = undefined_reason(own[0]).removeprefix("undefined: ")
+            found[metric_name(own[0])] = undefined_reason(own[0])
     return [f"{name} is undefined: {why}." for name, why in found.items()]
 
 

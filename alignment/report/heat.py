@@ -76,14 +76,15 @@ def _cell(model: str, versus: str | None, found: dict[str, EvalResult], base: st
 def level(result: EvalResult, base: EvalResult | None) -> int | None:
     """The signed step of a value away from its null (a comparison) or from the base model's value.
 
-    The unit is half the 95% interval: the comparison's own, or the base model's.
+    The unit is half the 95% interval: the comparison's own, or the base model's. Without one only no difference at all
+    has a step, 0.
     """
     null = null_value(result)
     centre, ruler = (null, result) if null is not None else (base.value if base else None, base)
-    if result.value is None or centre is None or ruler is None or ruler.ci_low is None or ruler.ci_high is None:
+    if result.value is None or centre is None or ruler is None:
         return None
-    half = (ruler.ci_high - ruler.ci_low) / 2
     difference = result.value - centre
+    half = 0.0 if ruler.ci_low is None or ruler.ci_high is None else (ruler.ci_high - ruler.ci_low) / 2
     if half == 0:
         return 0 if difference == 0 else None
     size = sum(abs(difference) / half >= step for step in STEPS)

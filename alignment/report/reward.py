@@ -128,7 +128,8 @@ def _paragraph(quality: RewardQuality, model: str) -> str:
 
 def _with_interval(result: EvalResult) -> str:
     words = shown(result)
-    return f"{words.value} {words.interval}".replace(" ", "\u00a0")
+    interval = words.interval if result.ci_low is not None else f"({words.interval})"
+    return f"{words.value} {interval}".replace(" ", "\u00a0")
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def reward_groups(run: Run) -> Drawing | None:
             axes.plot([], [], marker, color=look(run, model)[0], markersize=4.5, label=_short(model))
         _legend(figure, models)
     axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
-    lows = [r.ci_low for r in results if r.ci_low is not None]
+    lows = [x for r in results for x in (r.value, r.ci_low) if x is not None]
     axes.set_xlim(max(-0.02, min([0.45, *lows]) - 0.03), 1.02)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}")
     axes.set_xlabel("accuracy (%)", loc="right")

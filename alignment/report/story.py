@@ -129,13 +129,19 @@ def _trained(run: Run) -> str:
 
 
 def _comparison(result: EvalResult) -> str:
-    read = verdict(result) or "with no interval to judge it by"
-    return f"{_told(result, subject(result))}, {read}"
+    return _told(result, subject(result))
 
 
 def _told(result: EvalResult, who: str) -> str:
-    words = shown(result)
-    return f"{who} {words.value} {_unbroken(words.interval)} {_unbroken(f'(n = {words.n})')}"
+    return f"{who} {_read(result, f'n = {shown(result).n}')}"
+
+
+def _read(result: EvalResult, *more: str) -> str:
+    """`61.7% [55.1, 68.2] (n = 200), higher than 50%`, or `50.0% (no interval, n = 200)`, which says no more."""
+    words, known = shown(result), result.ci_low is not None
+    beside = ", ".join(more if known else (words.interval, *more))
+    parts = [words.value, words.interval if known else "", f"({beside})" if beside else ""]
+    return ", ".join(filter(None, (" ".join(_unbroken(part) for part in parts if part), verdict(result))))
 
 
 def _unbroken(text: str) -> str:
@@ -151,9 +157,8 @@ def _level(run: Run, members: Sequence[EvalResult]) -> str:
     text = f"{_told(first, first.model)}, {_told(last, last.model)}"
     for r in run.results:
         same = (r.benchmark, r.model, r.compared_to, r.group) == (last.benchmark, last.model, first.model, None)
-        if same and null_value(r) is not None and verdict(r):
-            words = shown(r)
-            return f"{text}; paired difference {words.value} {_unbroken(words.interval)}, {verdict(r)}."
+        if same and null_value(r) is not None and r.value is not None:
+            return f"{text}; paired difference {_read(r)}."
     return text + "."
 
 
@@ -161,9 +166,8 @@ def _beyond(run: Run, result: EvalResult) -> str:
     """How a metric of one model compares with a baseline that is no model, where the benchmark measured one."""
     for r in run.results:
         beside = (r.benchmark, r.model, r.group) == (result.benchmark, result.model, None)
-        if beside and r.metric == f"{result.metric}_difference" and null_value(r) is not None and verdict(r):
-            words = shown(r)
-            return f"; against {r.compared_to} {words.value} {_unbroken(words.interval)}, {verdict(r)}"
+        if beside and r.metric == f"{result.metric}_difference" and null_value(r) is not None and r.value is not None:
+            return f"; against {r.compared_to} {_read(r)}"
     return ""
 
 

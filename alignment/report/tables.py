@@ -17,6 +17,7 @@ from alignment.report.display import (
     duration,
     group_name,
     grouped,
+    method_kind,
     metric_name,
     null_value,
     shown,
@@ -136,14 +137,15 @@ def result_record(result: EvalResult) -> dict[str, object]:
 def methods(results: Iterable[EvalResult]) -> list[tuple[str, str]]:
     """How each interval was computed: (metric, method), and where the methods of a metric differ, whose each is.
 
-    A change of a group is told without what its method counts: the groups would differ in nothing else.
+    A change of a group is told without what its method counts, for the groups would differ in nothing else; but not
+    without why it has no interval.
     """
     lines: list[tuple[str, str]] = []
     for metric, members in by_metric(r for r in results if r.method):
         told: dict[str, list[EvalResult]] = {}
         for r in members:
             counted = r.group is not None and null_value(r) == 0
-            told.setdefault(r.method.split("; ")[0] if counted else r.method, []).append(r)
+            told.setdefault(method_kind(r.method) if counted else r.method, []).append(r)
         for method, own in told.items():
             names = [subject(r) + (f", {group_name(r)}" if r.group else "") for r in own]
             some = "; ".join(names) if len(own) <= NAMED else f"{len(own)} of {len(members)} numbers"

@@ -152,7 +152,7 @@ def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
     results = run_suites(evaluation, list(chosen.benchmarks), chosen.benchmarks)
     if settings.forgetting is not None and settings.forgetting.limits:
         enforce(context.stage, settings.forgetting, results, evaluation.forgetting_reference(), say)
-    used = min(len(loaded.records), settings.limit or len(loaded.records))
+    used = len(evaluation.held_out())
     unused = {"over the limit": len(loaded.records) - used, "refused by the importer": len(loaded.refused)}
     spec = context.data["heldout"]
     use = DataUse(

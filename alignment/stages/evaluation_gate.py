@@ -3,7 +3,7 @@
 forgetting:
   max_drop: 2.0                     # percentage points, of every forgetting benchmark's primary share or percentage
   max_rise: {bits_per_byte: 0.03}   # where lower is better (forward_kl too): by benchmark, in its own unit
-  significant: true                 # count a loss only where its whole 95% interval is beyond 0
+  significant: true                 # count a loss only where its whole 95% interval is beyond 0, or it has none
   only: [dpo]                       # models held to it; default: all but the one that forgetting is measured from
 """
 
@@ -25,7 +25,8 @@ HEADINGS = ("benchmark", "model", "before", "after", "lost", "95% interval", "li
 class ForgettingGate(BaseModel):
     """How much may be lost. The point estimate decides, so that few items are no way through; `significant` relaxes it.
 
-    A loss that is undefined does not pass. `learned_at`: benchmark -> the stage that taught it, for BWT, F and FWT.
+    A loss that is undefined does not pass; one without an interval (one item, or all items changed alike) is decided by
+    its point estimate, `significant` or not. `learned_at`: benchmark -> the stage that taught it, for BWT, F and FWT.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,11 +66,11 @@ class Loss:
     method: str
 
     def exceeds(self, significant: bool) -> bool:
-        """Whether it is over the limit; undefined is."""
+        """Whether it is over the limit; undefined is. Only an interval that reaches 0 excuses it, none does not."""
         if self.lost is None:
             return True
-        certain = not significant or self.low is None or self.low > 0
-        return self.lost > self.limit + 1e-9 and certain
+        reaches_0 = self.low is not None and self.low <= 0
+        return self.lost > self.limit + 1e-9 and not (significant and reaches_0)
 
 
 def check_gate(

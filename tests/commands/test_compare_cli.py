@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,42 @@ def test_models_are_compared_over_items(runs: list[str], shell: Shell) -> None:
     assert "Differences over the same items" in text
     assert "BCa bootstrap over clusters" in text
     assert "Benjamini-Hochberg over 1 tests" in text
+
+
+def test_what_could_have_been_seen_is_shown(runs: list[str], shell: Shell, tmp_path: Path) -> None:
+    models = (f"{runs[0]}:bradley_terry", f"{runs[0]}:plackett_luce")
+    path = tmp_path / "table.csv"
+    (row,) = json.loads(shell(*models, "--json"))["rows"]
+    assert None not in (row["mde"], row["units_needed"], row["design_effect"])
+    text = shell(*models, "--csv", str(path))
+    caption, header, line = text.splitlines()[:3]
+    assert caption == "Differences over the same items: plackett_luce − bradley_terry"
+    cells = dict(zip(re.split(r"  +", header), re.split(r"  +", line), strict=True))
+    assert cells["MDE"] == f"{100 * row['mde']:.1f}"
+    assert (cells["n"], cells["n needed"]) == ("36 in 6", str(row["units_needed"]))
+    assert cells["Deff"] == f"{row['design_effect']:.1f}"
+    assert "MDE: the true difference that is found with probability 80%" in text
+    (stored,) = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    assert float(stored["mde"]) == row["mde"]
+    assert int(stored["units_needed"]) == row["units_needed"]
+
+
+def test_columns_that_say_nothing_are_not_shown(tmp_path: Path, shell: Shell) -> None:
+    run = write_run(tmp_path, {"multiple_choice": {"a": chosen([True, False] * 4), "b": chosen([True, True] * 4)}})
+    header = shell(f"{run}:a", f"{run}:b").splitlines()[1]
+    names = ["Metric", "Baseline", "Model", "Difference", "95% interval", "SE", "MDE", "n", "n needed"]
+    assert re.split(r"  +", header) == [*names, "Gained/lost", "p", "Adjusted p"]
+    one = write_run(tmp_path / "b", {"multiple_choice": {"a": chosen([True, None]), "b": chosen([True, True, False])}})
+    header = shell(f"{one}:a", f"{one}:b").splitlines()[1]
+    assert "Unscored" in header
+    assert "Only one" in header
+
+
+def test_options_without_effect_over_seeds_are_refused(runs: list[str], shell: Shell) -> None:
+    for option, value in (("--bootstrap", "bca"), ("--bootstrap", "percentile"), ("--seed", "0"), ("--seed", "3")):
+        (line,) = shell(*runs, option, value, code=2).strip().splitlines()
+        assert line.startswith(f"error: {option} is for comparisons over items; over seeds")
+        assert "leave it out" in line
 
 
 def test_the_seed_is_everything(tmp_path: Path, shell: Shell) -> None:

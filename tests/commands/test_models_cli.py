@@ -56,6 +56,13 @@ def test_list_is_whole_also_in_a_narrow_pipe(registry: ModelRegistry) -> None:
     assert rows[0]["metrics"] == {"margin": None}
 
 
+def test_the_list_shows_what_a_reader_asks_first(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    logged = {"accuracy": 0.0, "epoch": 1.0, "grad_norm": 2.0, "loss": 0.5, "margin": 0.1, "learning_rate": 1e-8}
+    _add(registry, "judge", kind="reward", parent="quickstart-sft@1", metrics=logged)
+    assert re.search(r"^judge@1 +reward .* loss 0.5  margin 0.1 *$", printed("list"), re.M)
+
+
 def test_an_empty_registry_says_how_to_fill_it(tmp_path: Path) -> None:
     empty = str(tmp_path / "none")
     assert "alignment run recipes/quickstart.yaml" in printed("list", "--registry", empty)

@@ -29,3 +29,20 @@ def test_groups_and_their_changes_are_not_in_the_overview() -> None:
     assert len(overview(results)) == 4  # heading, two models, what changes are from
     [line] = [line for line in table(results) if "Age" in line and "accuracy_difference" in line]
     assert line.split()[:6] == ["dpo", "bbq", "Age", "accuracy_difference", "sft", "30.0000"]
+
+
+def test_a_value_without_an_interval_says_so_and_why() -> None:
+    bare: dict[str, Any] = {"ci_low": None, "ci_high": None, "compared_to": "sft"}
+    why = "paired difference; no item changed, resampling cannot say how sure that is: no interval"
+    same = row("dpo", "accuracy_difference", 0.0, **bare, method=why)
+    of_group = same.model_copy(update={"group": "Age", "method": f"{why}; items are occupations"})
+    usual = row(
+        "dpo", "accuracy_difference", 3.0, compared_to="sft", group="SES", method="paired difference, bootstrap"
+    )
+    lines = table([*LEVELS, usual, of_group])
+    [line] = [line for line in lines if "Age" in line]
+    assert line.split()[5:] == ["0.0000", "share", "none", "40", "0"]
+    assert lines[-1] == f"accuracy_difference: {why}"
+    for told in (lines, overview([*LEVELS, same])):
+        assert not any("None" in one or "nan" in one for one in told)
+    assert overview([*LEVELS, same])[2].split()[-3:] == ["0.0000", "none", "40"]

@@ -1,4 +1,6 @@
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,8 @@ BITS = [{"id": f"t{i}", "bits": 10.0 + i * i % 7 if i else None, "bytes": 5 + i,
 RIGHT = [True, True, True, False, True, False, True, True, None, True]
 BEFORE = [True, False, False, False, False, True, True, False, True, True]
 
+
+BOTH = {"a": chosen([True, False, True]), "b": chosen([True, True, True])}
 
 # Macro-averages and tables of many players: no mean over items stands behind them.
 WITHOUT_ITEMS = {"human_wins", "judge_agreement", "best_of_k"}
@@ -111,6 +115,66 @@ def test_right_and_wrong_answers(tmp_path: Path) -> None:
     assert row.p_adjusted == pytest.approx(min(1.0, 2 * mcnemar_exact(4, 1)))  # acc and acc_norm change alike
     assert row.correction == "Holm over 2 tests"
     assert row.value_b == pytest.approx(row.value_a + row.difference)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("missing", [{"sft": [8]}, {"dpo": [1, 2]}, {"sft": [0, 8], "dpo": [0, 3]}], ids=str)
+def test_no_common_item_is_lost(missing: dict[str, list[int]], tmp_path: Path) -> None:
+    """However an item is unscored: by one model, by the other, by both."""
+    rng = random.Random(0)
+    sides = {}
+    for model in ("sft", "dpo"):
+        rows = [
+            {"id": f"q{i}", "prompt": "?", "gold": "#### 1", "solution": rng.choice(("#### 1", "#### 2"))}
+            | {"n_tokens": 3, "finished": True}
+            for i in range(10)
+        ]
+        sides[model] = [row | {"solution": None} if i in missing.get(model, ()) else row for i, row in enumerate(rows)]
+    run = write_run(tmp_path, {"gsm8k": sides})
+    (row,) = compared(f"{run}:sft", f"{run}:dpo").rows
+    lost = {i for some in missing.values() for i in some}
+    assert (row.n_common, row.n_unscored) == (10 - len(lost), len(lost))
+    printed = next(r for r in load_run(run).results if r.metric == "accuracy_difference")
+    assert (printed.n_scored, printed.n_unscored) == (row.n_common, row.n_unscored)
+    assert (row.gained, row.lost, row.unit) != (None, None, "percent")  # right or wrong, in percent
+
+
+def bench(right: Sequence[bool], subsets: Sequence[str]) -> list[dict[str, object]]:
+    return [
+        {"id": f"{subset}/{i}", "subset": subset, "prompt": str(i), "scores": [float(one), 0.5]}
+        for i, (one, subset) in enumerate(zip(right, subsets, strict=True))
+    ]
+
+
+def test_reward_bench_is_compared_over_four_sections_or_not_at_all(tmp_path: Path) -> None:
+    subsets = ("alpacaeval-easy", "llmbar-natural", "donotanswer", "math-prm")
+    old, new = bench([True, True, False, False], subsets), bench([True, True, True, False], subsets)
+    run = write_run(tmp_path / "whole", {"reward_bench": {"a": old, "b": new}})
+    (row,) = compared(f"{run}:a", f"{run}:b").rows
+    assert row.difference == pytest.approx(0.25)
+    less = write_run(tmp_path / "less", {"reward_bench": {"a": old, "b": new[:3]}, "multiple_choice": BOTH})
+    table = compared(f"{less}:a", f"{less}:b")
+    reason = "reward_bench: score: left out, no scored pair of Reasoning: it is of all four sections"
+    assert {row.benchmark for row in table.rows} == {"multiple_choice"}
+    assert reason in table.notes
+    with pytest.raises(DataError, match=f"nothing to compare; .*{reason}"):
+        compared(f"{less}:a", f"{less}:b", benchmarks=["reward_bench"])
+
+
+def test_item_values_are_computed_once_a_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path, {"multiple_choice": {"sft": chosen(BEFORE), "dpo": chosen(RIGHT)}})
+    kind, asked = type(BENCHMARKS["multiple_choice"]), []
+    measures = kind.measures
+    monkeypatch.setattr(kind, "measures", lambda self, rows: asked.append(len(rows)) or measures(self, rows))
+    compared(f"{run}:sft", f"{run}:dpo")
+    assert asked == [10, 10]
+
+
+def test_a_metric_of_one_side_alone_is_said(tmp_path: Path) -> None:
+    without = [row | {"scores": {"plain": 1.0}} for row in answered(2)]
+    run = write_run(tmp_path, {"win_rate": {"a": answered(1), "b": without}})
+    table = compared(f"{run}:a", f"{run}:b")
+    assert "score/rm" not in [row.metric for row in table.rows]
+    assert "win_rate: score/rm: left out, one of a and b has no value of it" in table.notes
 
 
 def test_pairs_of_responses_are_clustered(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,26 @@ def test_a_smaller_subset_is_a_part_of_a_larger_one_in_any_order() -> None:
     assert fifty == [item for item in items if item in fifty]  # in the order of the file
     assert subset(items, items, None) == items
     assert subset(items, items, 1000) == items
+
+
+def test_items_of_one_key_are_taken_together_or_left() -> None:
+    items = [(f"cluster {i // 4}", i) for i in range(80)]
+    keys = [key for key, _ in items]
+    found = {limit: subset(items, keys, limit) for limit in range(1, 81)}
+    for limit, taken in found.items():
+        assert len(taken) == max(4, limit // 4 * 4)  # at most the limit, but one cluster whole
+        assert all(sum(key == one for one, _ in taken) == 4 for key, _ in taken)
+        assert set(taken) <= set(found.get(limit + 1, items))
+
+
+def test_a_key_that_does_not_fit_ends_the_choice() -> None:
+    """A smaller one after it is not taken in its place: it would not be in the larger subset of another limit."""
+    keys = ["alone"] * 1 + ["pair"] * 2 + ["five"] * 5 + ["one"]
+    items = list(range(len(keys)))
+    chosen = [set(subset(items, keys, limit)) for limit in range(1, len(keys) + 1)]
+    for smaller, larger in pairwise(chosen):
+        assert smaller <= larger
+    assert chosen[-1] == set(items)
 
 
 def test_rows_of_files_and_folders_say_where_they_stand(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignment.evaluation.benchmarks.benchmark import EvalContext
+from alignment.errors import DataError
+from alignment.evaluation.benchmarks.benchmark import Benchmark, EvalContext
 from alignment.evaluation.benchmarks.forgetting.bits_per_byte import BitsPerByte
+from alignment.evaluation.benchmarks.forgetting.lm_eval_task import LmEvalTask
 from alignment.evaluation.benchmarks.forgetting.multiple_choice import MultipleChoice
 from alignment.evaluation.forgetting import summarise
 from alignment.evaluation.lineage import chain, starts
@@ -25,7 +27,8 @@ class Other(MultipleChoice):
     name = "other"
 
 
-BENCHMARKS = {b.name: b for b in (MultipleChoice(), Other(), BitsPerByte())}
+TASKS = (LmEvalTask("lm_eval:mine"), LmEvalTask("lm_eval:other"))
+BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (MultipleChoice(), Other(), BitsPerByte(), *TASKS)}
 
 
 def context(tmp_path: Path, *models: str, **more: Any) -> EvalContext:
@@ -165,6 +168,24 @@ def test_the_interval_of_one_benchmark_is_that_of_its_difference(tmp_path: Path)
     assert "benchmarks fixed" in bwt.method
 
 
+def test_measures_that_no_resample_moves_have_no_interval(tmp_path: Path) -> None:
+    """Both models give the same answers: no change, no forgetting; and a benchmark that is all right has its Wilson."""
+    answers = drawn(1, 0.6, 40)
+    results, made = evaluated(context(tmp_path, "base", "dpo"), {"multiple_choice": {"base": answers, "dpo": answers}})
+    for metric in ("acc_difference", "bwt", "forgetting"):
+        measure = find(made, "dpo", metric)
+        assert (measure.value, measure.ci_low, measure.ci_high) == (0.0, None, None)
+        assert "resamples of items agree, resampling cannot say how sure that is: no interval" in measure.method
+    assert find(made, "dpo", "acc").ci_low is not None
+    tax = find(made, "dpo", "alignment_tax", "multiple_choice")
+    assert (tax.value, tax.ci_low, tax.ci_high) == (0.0, None, None)
+    assert "no item changed" in tax.method
+    right = {m: chosen([True] * 9) for m in ("base", "dpo")}
+    results, made = evaluated(context(tmp_path, "base", "dpo"), {"multiple_choice": right})
+    assert (find(made, "dpo", "acc").value, find(made, "dpo", "acc").ci_low) == (100.0, None)
+    assert 0.6 < (find(results, "dpo", "acc").ci_low or 0) < 1.0
+
+
 def test_two_benchmarks_of_one_variance_halve_it(tmp_path: Path) -> None:
     """The mean of two independent changes has 1/√2 of the error of each."""
     pair = {"base": drawn(1, 0.6, 400), "dpo": drawn(2, 0.5, 400)}
@@ -172,6 +193,32 @@ def test_two_benchmarks_of_one_variance_halve_it(tmp_path: Path) -> None:
     _, two = evaluated(context(tmp_path, "base", "dpo"), {"multiple_choice": pair, "other": pair})
     widths = [(r.ci_high or 0) - (r.ci_low or 0) for r in (find(m, "dpo", "acc_difference") for m in (one, two))]
     assert widths[1] / widths[0] == pytest.approx(0.5**0.5, rel=0.08)
+
+
+def scored_by_its_own(metric: str, *values: float) -> list[dict[str, Any]]:
+    """Samples of a task of lm-evaluation-harness."""
+    row = {"doc_hash": "", "target": "", "responses": [], "items": {}, "higher_is_better": {metric: True}}
+    return [{"id": str(i), "metrics": {metric: value}, **row} for i, value in enumerate(values)]
+
+
+def test_points_have_a_tax_and_are_not_averaged(tmp_path: Path) -> None:
+    """The score of a task's own is in 0..1 for one model by chance, in 0..100 for the other by definition."""
+    mine = {"base": scored_by_its_own("score", 0.0, 1.0, 1.0), "dpo": scored_by_its_own("score", 0.0, 35.0, 70.0)}
+    accuracy = {"base": scored_by_its_own("acc", 1.0, 1.0, 0.0), "dpo": scored_by_its_own("acc", 1.0, 0.0, 0.0)}
+    results, made = evaluated(context(tmp_path, "base", "dpo"), {"lm_eval:mine": mine, "lm_eval:other": accuracy})
+    tax = find(made, "dpo", "alignment_tax", "lm_eval:mine")
+    assert (tax.value, tax.unit) == (pytest.approx(2 / 3 - 35), "points")
+    assert find(made, "dpo", "acc").value == pytest.approx(100 / 3)
+    assert "over 1 benchmarks (lm_eval:other)" in find(made, "dpo", "acc").method
+    assert find(results, "dpo", "acc_difference").p_value == mcnemar_exact(0, 1)
+
+
+def test_one_metric_in_two_units_is_refused(tmp_path: Path) -> None:
+    told, samples = context(tmp_path, "base", "dpo"), {m: chosen([True, False]) for m in ("base", "dpo")}
+    results, _ = evaluated(told, {"multiple_choice": samples})
+    mixed = [r.model_copy(update={"unit": "points"}) if r.model == "dpo" else r for r in results]
+    with pytest.raises(DataError, match="multiple_choice: acc: in share for base, in points for dpo; a benchmark must"):
+        summarise(told, mixed, {})
 
 
 def test_undefined_is_said_and_is_no_zero(tmp_path: Path) -> None:

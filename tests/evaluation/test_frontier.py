@@ -37,6 +37,14 @@ def run(kept: float | None, gained: float) -> list[EvalResult]:
     ]
 
 
+def test_seeds_that_agree_are_points_without_an_interval() -> None:
+    found = over_runs({1: run(-3.0, 1.5), 2: run(-3.0, 1.5)})
+    assert found is not None
+    point = next(point for point in found.points if point.model == "dpo")
+    assert (point.kept.value, point.kept.low, point.gained.value, point.gained.high) == (-3.0, None, 1.5, None)
+    assert "all 2 seeds alike" in point.kept.method
+
+
 def test_origin_and_baseline_are_zero_by_definition() -> None:
     found = frontier(run(-3.0, 1.5))
     assert found is not None

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import evaluate
 import pytest
+from judged_records import judged
+from judging import ScriptedJudge, longer
 
 from alignment.errors import DataError
 from alignment.evaluation.benchmarks import BENCHMARKS
+from alignment.evaluation.benchmarks.benchmark import EvalSettings, samples_file
+from alignment.evaluation.benchmarks.helpfulness.human_wins import PEOPLE
 from alignment.evaluation.metric_adapter import SAMPLED
 from alignment.evaluation.metrics import as_evaluate_metric
 from alignment.evaluation.stored import STORED
+from alignment.evaluation.suite import run_suites
+from reward.rules import RuleScorer
+from tests.evaluation.benchmarks.run_small import small_context
 
 RIGHT = {"gold": "#### 18", "solution": "so 18"}
 WRONG = {"gold": "#### 3", "solution": "4"}
@@ -156,9 +164,63 @@ def test_samples_of_a_model_without_the_command(name: str) -> None:
     assert json.dumps(found)
 
 
-def test_samples_are_of_benchmarks_that_need_nothing_else() -> None:
-    assert set(SAMPLED) <= set(BENCHMARKS)
+# What runs offline; what needs a file of items or the hub is a row of STORED, or has its samples written out above.
+RUN = (
+    *("reward_accuracy", "win_rate", "human_wins", "judged_wins", "judge_agreement", "mt_bench", "best_of_n"),
+    *("bias_pairs", "bold", "counterfactuals", "reward_counterfactuals", "refusal_probes", "jailbreaks"),
+    *("bits_per_byte", "forward_kl", "multiple_choice", "wikitext", "adversarial_pairs", "gold_answers"),
+    *("instructions", "misconceptions"),
+)
+SMALL = {"best_of_n": {"n": 4}, "reward_counterfactuals": {"rules": True}, "bold": {"max_new_tokens": 4}}
+
+
+SUBJECTS = {  # whose samples, where it is not a policy's; "sft" is what the others are compared with
+    **dict.fromkeys(("reward_accuracy", "adversarial_pairs", "reward_counterfactuals"), "length"),
+    "judged_wins": "base",
+    "human_wins": PEOPLE,
+    "judge_agreement": "scripted",
+}
+
+
+def small_benchmarks(folder: Path) -> dict[str, Any]:
+    (folder / "text.txt").write_text("a small text\n\nof two parts\n", encoding="utf-8")
+    more = {**SMALL, "wikitext": {"data": str(folder / "text.txt"), "window": 64}}
+    return {name: replace(BENCHMARKS[name], **more.get(name, {})) for name in RUN}  # type: ignore[type-var]
+
+
+def test_what_evaluate_printed_comes_out_of_its_samples(tiny_model_dir: Path, tmp_path: Path) -> None:
+    records = [judged(f"r{i}", [f"long answer {i}", "short"], {"a": [[0], [1]]}, names=["x", "y"]) for i in range(3)]
+    context = small_context(
+        tmp_path,
+        tiny_model_dir,
+        settings=EvalSettings(bf16=False, items=4, max_new_tokens=4),
+        records=records,
+        scorers={"length": RuleScorer("length")},
+        judge=ScriptedJudge(longer),
+    )
+    printed = run_suites(context, RUN, small_benchmarks(tmp_path))
+    for name in RUN:
+        subject = SUBJECTS.get(name, "sft")
+        lines = samples_file(context.out_dir, name, subject).read_text(encoding="utf-8").splitlines()
+        found = as_evaluate_metric(name, seed=context.seed).compute(
+            predictions=[json.loads(x) for x in lines], full=True
+        )
+        got = {
+            (r["model"], r["metric"], r["group"]): (r["value"], r["n_scored"], r["n_unscored"]) for r in found.values()
+        }
+        rows = [r for r in printed if r.benchmark == name and (subject == PEOPLE or r.model == subject)]
+        said = {
+            (r.model if subject == PEOPLE else "", r.metric, r.group): (r.value, r.n_scored, r.n_unscored) for r in rows
+        }
+        levels = {key for key, r in zip(said, rows, strict=True) if r.compared_to is None}
+        assert got, name
+        assert levels <= set(got), name
+        assert got == {key: pytest.approx(said[key]) for key in got}, name
+    assert not (Path() / "audit").exists()  # a metric writes nothing
+
+
+def test_every_benchmark_is_one_or_the_other() -> None:
+    assert set(BENCHMARKS) <= {*STORED, *SAMPLED}
     assert not set(SAMPLED) & set(STORED)
-    choices = {name for name in SAMPLED if type(BENCHMARKS[name]).__name__ == "ChoiceTask"}
-    assert set(SAMPLED) - choices == set(SAMPLES)
-    assert choices == {name for name, one in BENCHMARKS.items() if type(one).__name__ == "ChoiceTask"}
+    choices = {name for name, one in BENCHMARKS.items() if type(one).__name__ == "ChoiceTask"}
+    assert set(SAMPLED) - choices <= {*SAMPLES, *RUN}

@@ -73,7 +73,7 @@ def test_correlation_within_prompts_is_not_that_over_all() -> None:
     overall, within = found(findings, "length_correlation"), found(findings, "length_correlation_within")
     assert overall.interval.value == pytest.approx(-1.0, abs=0.1)
     assert within.interval.value == 1.0
-    assert (within.interval.low, within.interval.high) == (1.0, 1.0)
+    assert (within.interval.low, within.interval.high) == (None, None)  # every resample says 1
     assert overall.interval.low is not None
 
 
@@ -100,6 +100,13 @@ def test_the_calibration_interval_holds_0_for_a_calibrated_model_and_not_for_a_b
         assert one.low is not None
         assert one.high is not None
         assert 0 < one.low < truth < one.high
+
+
+def test_a_calibration_error_that_no_resample_moves_has_no_interval() -> None:
+    [error, *_] = calibration([JudgedPair(i, {}, 2.0, (1, 2), {"a": 1}) for i in range(12)], 0)
+    assert error.interval.value == pytest.approx(1 - 1 / (1 + np.exp(-2.0)))
+    assert (error.interval.low, error.interval.high) == (None, None)
+    assert "no interval" in error.interval.method
 
 
 def test_the_diagram_adds_up_to_the_error_and_takes_vote_shares() -> None:

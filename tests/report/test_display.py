@@ -82,6 +82,8 @@ def test_a_value_without_an_interval_says_so() -> None:
         (0, 0, "no pair was judged by two annotators", "no pair was judged by two annotators"),
         (7, 0, "all pairs tied", "all pairs tied"),
         (7, 0, "", "undefined on these 7 items"),
+        (7, 0, "a variant: undefined, no effect is left", "no effect is left"),
+        (0, 0, "undefined: nothing was learned", "nothing was learned"),
     ],
 )
 def test_an_undefined_value_is_never_a_number(n: int, n_unscored: int, method: str, reason: str) -> None:

@@ -112,6 +112,19 @@ def test_win_rates_are_where_the_numbers_are(run: Run) -> None:
         assert "61.7% [55.1, 68.2]" in drawing.alt
 
 
+def test_a_win_rate_without_an_interval_is_drawn_inside_the_axes(run: Run) -> None:
+    bare = {"value": 0.9, "ci_low": None, "ci_high": None}
+    lone = tuple(r.model_copy(update=bare) for r in run.results if r.metric == "win_rate/rules")
+    with style():
+        drawing = win_rates(replace(run, results=lone))
+        assert drawing is not None
+        low, high = drawing.figure.axes[0].get_xlim()
+        assert low < 0.45
+        assert high > 0.9
+        assert "90.0% no interval" in drawing.alt
+        assert "None" not in drawing.alt
+
+
 def test_a_model_keeps_its_colour(run: Run) -> None:
     assert [look(run, name)[0] for name in ("sft", "reward", "dpo")] == list(PALETTE[:3])
     assert look(run, "base")[0] not in PALETTE

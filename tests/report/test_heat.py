@@ -58,6 +58,13 @@ def test_what_is_missing_or_undefined_has_no_level(run: Run) -> None:
     assert [cell.level for cell in second.cells] == [0, None, None]  # an interval of width 0 measures nothing
 
 
+def test_without_an_interval_only_no_difference_has_a_level(run: Run) -> None:
+    bare = {"ci_low": None, "ci_high": None, "compared_to": "base"}
+    wins = [result(name, "win_rate", "win_rate/x", v, 0, 9, **bare) for name, v in (("sft", 0.5), ("dpo", 0.8))]
+    [row] = grid_of(run, *wins).rows
+    assert [cell.level for cell in row.cells] == [None, 0, None]
+
+
 def test_a_metric_of_one_model_is_not_in_the_grid(run: Run) -> None:
     grid = heat_grid(run)
     assert grid is not None

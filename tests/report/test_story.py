@@ -88,6 +88,15 @@ def test_beside_a_metric_stands_its_own_difference_and_no_other(run: Run) -> Non
     assert "Pair accuracy: reward 71.2% [66.8, 75.7] (n = 400); against the shorter response +20.0" in told
 
 
+def test_a_number_without_an_interval_claims_nothing(run: Run) -> None:
+    bare = {"ci_low": None, "ci_high": None}
+    told = text(replace(run, results=tuple(r.model_copy(update=bare) for r in run.results)))
+    assert "Win rate (rules): dpo vs base 61.7% (no interval, n = 200); " in told
+    assert "Pair accuracy: reward 71.2% (no interval, n = 400)." in told
+    assert "; paired difference +0.044 (no interval)." in told
+    assert not any(word in told for word in ("None", "[", "higher than", "no clear difference"))
+
+
 def test_two_levels_without_a_paired_test_are_not_compared(run: Run) -> None:
     [bias] = [part.text for part in summary(run) if part.lead == "Stereotype share"]
     assert "difference" not in bias

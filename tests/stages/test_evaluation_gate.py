@@ -60,6 +60,25 @@ def test_drops_are_in_percentage_points_and_rises_in_their_own_unit() -> None:
     assert over(max_drop=0.0) == [("arc", "sft"), ("arc", "dpo"), ("squad", "dpo")]
 
 
+@pytest.mark.parametrize("significant", [False, True])
+def test_a_loss_without_an_interval_counts_by_its_value(significant: bool) -> None:
+    """Everything lost alike has no interval: no way through the gate, and no loss where nothing is lost."""
+    gate = ForgettingGate(max_drop=2.0, max_rise={"bits": 0.02}, significant=significant)
+    bare = [r.model_copy(update={"ci_low": None, "ci_high": None}) for r in RESULTS]
+    found = losses(gate, bare, "base")
+    over = {(loss.benchmark, loss.model) for loss in found if loss.exceeds(significant)}
+    assert over == {("arc", "sft"), ("squad", "dpo"), ("bits", "sft")}
+    unchanged = losses(gate, [*bare[:9], tax("dpo", "arc", 0.0)], "base")
+    [kept] = [loss for loss in unchanged if (loss.benchmark, loss.model) == ("arc", "dpo")]
+    assert not kept.exceeds(significant)
+    said: list[str] = []
+    with pytest.raises(AlignmentError, match="lost more than allowed"):
+        enforce("evaluate", gate, bare, "base", said.append)
+    assert next(line for line in said if "exceeded" in line).split() == [
+        *("arc", "sft", "50.00", "47.00", "3.00", "none", "2", "exceeded")
+    ]
+
+
 def test_the_table_and_what_is_undefined() -> None:
     said: list[str] = []
     with pytest.raises(AlignmentError, match=r"evaluate: forgetting: sft, dpo lost more than allowed \(2 of 4 rows"):

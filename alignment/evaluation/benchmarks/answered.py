@@ -38,8 +38,8 @@ class AnsweredBenchmark(ItemBenchmark):
     def conversations(self, item: Any) -> list[tuple[Sample, Messages]]:
         """What is asked about an item, and what the sample of each keeps of the item: its "id" at least."""
 
-    def inputs(self, context: EvalContext) -> Any:
-        return {**super().inputs(context), "max_new_tokens": self.length(context)}
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        return {**super().settings(context), "max_new_tokens": self.length(context)}
 
     def length(self, context: EvalContext) -> int:
         """Most tokens of an answer."""

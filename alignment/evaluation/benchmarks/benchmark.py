@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from alignment.evaluation.benchmarks.measures import Measure
-from alignment.evaluation.data import Hub
+from alignment.evaluation.data import Hub, subset
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
 
@@ -78,8 +78,8 @@ class EvalContext:
     answers: Mapping[str, Sequence[Sample]] = field(default_factory=dict)  # subject -> samples of `answered` to judge
 
     def held_out(self) -> Sequence[PreferenceRecord]:
-        """The records to evaluate on, as many as the settings allow."""
-        return self.records[: self.settings.limit]
+        """The records to evaluate on, as many as the settings allow: chosen by id, in their order."""
+        return subset(self.records, [record.id for record in self.records], self.settings.limit)
 
     def records_digest(self) -> str:
         """What the held-out records are, judgements and references included: part of the key of stored samples."""
@@ -141,6 +141,13 @@ class Benchmark(ABC):
     def prepare(self, context: EvalContext) -> None:  # noqa: B027 - most need nothing
         """Gets its data before a model is loaded. Raises DataError, UnavailableError when the hub cannot be reached."""
 
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        """Options by name that change what is asked or how it is scored: stored with samples, compared as the version.
+
+        Not which items are taken (their ids say that), nor how it runs (batches, precision, devices).
+        """
+        return {}
+
     @abstractmethod
     def inputs(self, context: EvalContext) -> Any:
         """JSON value that changes when its predictions would: items, settings, scorers (not the subject)."""
@@ -159,6 +166,10 @@ class Benchmark(ABC):
         With them `alignment compare` compares it, its differences get p-values, and forgetting gets intervals.
         """
         return []
+
+    def undefined(self, rows: Sequence[Sample]) -> Mapping[str, str]:
+        """Metric -> why these rows have no item values of it, where others would have."""
+        return {}
 
     def measures_by_group(self, rows: Sequence[Sample]) -> Mapping[str, Sequence[Measure]]:
         """The same over the items of every group that has changes of its own: what their p-values are of."""

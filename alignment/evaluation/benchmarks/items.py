@@ -22,7 +22,10 @@ from alignment.evaluation.stored.rows import Row
 
 @dataclass(frozen=True)
 class ItemBenchmark(Benchmark):
-    """`data`: files, folders or `bundled:`; () = the pinned data in `hub`. `limit`: at most so many items, by id."""
+    """`data`: files, folders or `bundled:`; () = the pinned data in `hub`.
+
+    `limit`: at most so many items, by id; items that belong together (`limit_keys`) are taken whole or left.
+    """
 
     data: str | tuple[str, ...] = ()
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -66,11 +69,14 @@ class ItemBenchmark(Benchmark):
                 twice = next(one for one in ids if ids.count(one) > 1)
                 raise DataError(f"{self.name}: item {twice} is there twice; ids pair the models' answers")
             limit = self.limit if self.limit is not None else context.settings.items
-            context.items[self.name] = subset(items, self.limit_keys(items), limit)
+            taken = subset(items, self.limit_keys(items), limit)
+            if limit is not None and len(taken) > limit:
+                context.say(f"{self.name}: {len(taken)} items belong together and are taken whole, over limit {limit}")
+            context.items[self.name] = taken
         return context.items[self.name]
 
     def limit_keys(self, items: Sequence[Any]) -> list[str]:
-        """What `limit` chooses by, one for each item; equal keys are kept or left together as far as it goes."""
+        """What `limit` chooses by, one for each item; items of equal keys are kept or left together."""
         return [self.item_id(item) for item in items]
 
     def prepare(self, context: EvalContext) -> None:
@@ -80,14 +86,11 @@ class ItemBenchmark(Benchmark):
         from alignment.atomic import json_digest
 
         items = json_digest({"items": [_plain(item) for item in self.chosen(context)]})
-        return {"items": items, "bf16": context.settings.bf16, **self.settings()}
-
-    def settings(self) -> dict[str, Any]:
-        """Options that change predictions, besides data and limit."""
-        return {}
+        return {"items": items, "bf16": context.settings.bf16, **self.settings(context)}
 
 
-Paired = Mapping[str, tuple[float, Hashable]]  # item id -> (value, cluster)
+# item id -> (value, cluster) of every item asked; None: it has no value (no answer, or nothing that can be read)
+Paired = Mapping[str, tuple[float | None, Hashable]]
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class StoredBenchmarkRun(ItemBenchmark):
         return [
             Measure(
                 metric,
-                {key: ItemValue(100 * value, cluster) for key, (value, cluster) in values.items()},
+                {key: ItemValue(_percent(value), cluster) for key, (value, cluster) in values.items()},
                 "percent",
                 self.higher_is_better.get(metric),
             )
@@ -204,16 +207,21 @@ class StoredBenchmarkRun(ItemBenchmark):
         results = []
         for metric in here:
             mine, other = here[metric], there.get(metric, {})
-            both = [item for item in mine if item in other]
+            both = [
+                (_percent(value), _percent(other[item][0]), cluster)
+                for item, (value, cluster) in mine.items()
+                if item in other
+            ]
+            scored = [(new, old, cluster) for new, old, cluster in both if new is not None and old is not None]
             change = paired_difference(
-                [100 * mine[i][0] for i in both],
-                [100 * other[i][0] for i in both],
-                [mine[i][1] for i in both],
+                [new for new, _, _ in scored],
+                [old for _, old, _ in scored],
+                [cluster for _, _, cluster in scored],
                 seed=context.seed,
             )
             better = self.higher_is_better.get(metric)
             more = {"unit": "percent", "higher_is_better": better, "compared_to": context.baseline, "group": group}
-            missing = len(set(mine) | set(other)) - len(both)
+            missing = len(set(mine) | set(other)) - len(scored)
             results.append(self.result(context, subject, f"{metric}_difference", change, missing, **more))
         return results + self.changes_of_sets(context, subject, own, baseline, group)
 
@@ -223,6 +231,10 @@ def _plain(item: Any) -> Any:
     if isinstance(item, BaseModel):
         return item.model_dump(mode="json")
     return asdict(item) if is_dataclass(item) and not isinstance(item, type) else item
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _relative(context: EvalContext, path: Path) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from alignment.evaluation.statistics import Estimate, McNemar, mcnemar, sign_flip_test
 
+RIGHT = {"share": 1.0, "percent": 100.0}  # unit -> what a right item is worth; no other unit has right and wrong items
+
 
 @dataclass(frozen=True)
 class ItemValue:
@@ -44,6 +46,7 @@ class Both:
     new: tuple[float, ...]
     weights: tuple[float, ...]
     clusters: tuple[Hashable, ...]
+    unit: str
 
     @property
     def difference(self) -> float | None:
@@ -56,10 +59,10 @@ class Both:
 
     def mcnemar(self) -> McNemar | None:
         """Gained and lost items; None where items are not right or wrong."""
-        values = (*self.old, *self.new)
-        right = 100.0 if 100.0 in values else 1.0  # in percent
-        binary = bool(values) and all(value in (0, right) for value in values)
-        return mcnemar([v / right for v in self.new], [v / right for v in self.old]) if binary else None
+        values, right = (*self.old, *self.new), RIGHT.get(self.unit)
+        if right is None or not values or any(value not in (0, right) for value in values):
+            return None
+        return mcnemar([v / right for v in self.new], [v / right for v in self.old])
 
     def p(self, *, seed: int) -> Estimate:
         """Two-sided: exact McNemar where items are right or wrong and independent, else sign flips of clusters."""
@@ -77,4 +80,4 @@ def in_both(old: Measure, new: Measure) -> Both:
         if other is not None and item.value is not None and other.value is not None:
             found.append((float(item.value), float(other.value), item.weight, item.cluster))
     values, others, weights, clusters = zip(*found, strict=True) if found else ((), (), (), ())
-    return Both(values, others, weights, clusters)
+    return Both(values, others, weights, clusters, old.unit if old.unit == new.unit else "two units")

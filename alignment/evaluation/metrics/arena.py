@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignment.evaluation.statistics import RESAMPLES, Interval
+from alignment.evaluation.statistics import RESAMPLES, Interval, bounded, unsure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,8 +113,9 @@ def elo_table(battles: Sequence[Battle], *, seed: int, anchor: str | None = None
     if anchor is not None:
         drawn = drawn - drawn[:, [names.index(anchor)]]
     low, high = np.percentile(ANCHOR + ELO * drawn, (2.5, 97.5), axis=0)
+    how, alike = f"{method}, {why}", unsure(f"{method}; the resamples of prompts agree")
     table = {
-        name: Interval(elo[name], float(low[i]), float(high[i]), f"{method}, {why}", played[name])
+        name: bounded(elo[name], float(low[i]), float(high[i]), how, played[name], size=ANCHOR, without=alike)
         for i, name in enumerate(names)
     }
     if anchor is not None:

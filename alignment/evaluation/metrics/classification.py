@@ -1,11 +1,14 @@
-"""Precision, recall and F1 of a class (van Rijsbergen 1979), by scikit-learn, with bootstrap intervals."""
+"""Precision, recall and F1 of a class (van Rijsbergen 1979), by scikit-learn, with bootstrap intervals.
+
+Precision and recall of items that are all right, or all wrong, have Wilson's; an F1 that no resample moves has none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from alignment.evaluation.statistics import Interval, ratio_interval
+from alignment.evaluation.statistics import Interval, rate_interval, ratio_interval
 from alignment.evaluation.statistics.clusters import Clusters
 
 
@@ -39,8 +42,12 @@ def classification(
         if not kept:
             found[name] = Interval(None, None, None, f"{name}: undefined, there is no such item", 0)
             continue
-        above = [float(all(pairs[place])) * sum(weights[name]) for place in kept]
-        below = [float(counted[place]) for place in kept]
+        right = [float(all(pairs[place])) for place in kept]
         groups = None if clusters is None else [clusters[place] for place in kept]
-        found[name] = replace(ratio_interval(above, below, groups, seed=seed), value=values[name])
+        if name == "f1":
+            below = [float(counted[place]) for place in kept]
+            interval = ratio_interval([2 * one for one in right], below, groups, seed=seed)
+        else:
+            interval = rate_interval(right, groups, seed=seed)
+        found[name] = replace(interval, value=values[name])
     return Classification(found["precision"], found["recall"], found["f1"])

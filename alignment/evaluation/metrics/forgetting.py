@@ -46,15 +46,23 @@ def forward_transfer(matrix: Matrix, baseline: Row | None) -> float | None:
 def forgetting(matrix: Matrix) -> float | None:
     """F = 1/(T-1) Σ_{j<T} (max_{l<T} R[l][j] - R[T][j]) (Chaudhry et al. 2018, eq. 2). None for one task.
 
-    The best stage before the last counts, earlier than the task's own training too.
+    The best stage before the last counts, earlier than the task's own training too. Where one of those earlier scores
+    is missing (`from_training`) it is max_{j<=l<T} for all tasks: a task was not evaluated before it was trained.
+    None where a score from its training on is missing: it may be the best one.
     """
     check(matrix)
+    own = from_training(matrix)
     drops: list[float | None] = []
     for j in range(len(matrix) - 1):
-        before = [row[j] for row in matrix[:-1]]
+        before = [row[j] for row in matrix[j if own else 0 : -1]]
         known = [score for score in before if score is not None]
         drops.append(_minus(max(known), matrix[-1][j]) if len(known) == len(before) else None)
     return _mean(drops)
+
+
+def from_training(matrix: Matrix) -> bool:
+    """Whether F counts a task's stages from its own training on: a score above the diagonal is missing that F is of."""
+    return any(row[j] is None for i, row in enumerate(matrix) for j in range(i + 1, len(matrix) - 1))
 
 
 def alignment_tax(before: Row, after: Row) -> list[float | None]:
@@ -65,7 +73,8 @@ def alignment_tax(before: Row, after: Row) -> list[float | None]:
 def transfer(scores: Floats, learned: Sequence[int], untrained: Floats | None = None) -> Mapping[str, Floats]:
     """ACC, BWT, F and FWT of scores (..., stages T, tasks), whatever stage taught what; NaN is undefined.
 
-    `learned[j]` is the stage that taught task j. Where stage j taught task j these are the functions above.
+    `learned[j]` is the stage that taught task j. Where stage j taught task j, and no score is missing (NaN), these are
+    the functions above.
 
     ACC = mean_j R[T][j]
     BWT = mean_{j: learned_j < T} R[T][j] - R[learned_j][j]                    (Lopez-Paz & Ranzato, eq. 3)
@@ -96,7 +105,10 @@ def check(matrix: Matrix, baseline: Row | None = None) -> None:
     size = len(matrix)
     for stage, row in enumerate(matrix, 1):
         if len(row) != size:
-            raise ValueError(f"the matrix must be square: {size} rows, but row {stage} has {len(row)} scores")
+            raise ValueError(
+                f"the matrix must be square: {size} rows, but row {stage} has {len(row)} scores; null is one that was "
+                "not measured"
+            )
     if baseline is not None and len(baseline) != size:
         raise ValueError(f"{len(baseline)} baseline scores for {size} tasks")
     for row in (*matrix, baseline or ()):

@@ -17,8 +17,10 @@ from alignment.evaluation.statistics import (
     RESAMPLES,
     Estimate,
     Interval,
+    bounded,
     mean_interval,
     share_interval,
+    unsure,
 )
 
 if TYPE_CHECKING:
@@ -215,13 +217,12 @@ class _Table:
 
 
 def _bounded(value: float, drawn: Floats, table: _Table, n: int, name: str) -> Interval:
-    """The percentile interval, or none where one of the resampled strata is a single unit or a group is not drawn."""
+    """The percentile interval; none where a stratum is a single unit, a group is not drawn, or all resamples agree."""
     import numpy as np
 
     if not np.isfinite(drawn).all() or min(len(rows) for rows in table.strata()) < 2:
         return Interval(value, None, None, f"{name}; too few templates for an interval", n)
-    if (drawn == value).all():
-        return Interval(value, value, value, f"{name}; all items alike, the interval is that value", n)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = map(float, np.percentile(drawn, [2.5, 97.5]))
     what = f"{name}, percentile bootstrap over templates or articles, {RESAMPLES} resamples"
-    return Interval(value, float(low), float(high), what, n)
+    alike = unsure(f"{name}; the resamples of templates or articles agree")
+    return bounded(value, low, high, what, n, size=max(1.0, float(abs(drawn).max())), without=alike)

@@ -4,8 +4,8 @@
 
 without an intercept, γ_i the difficulty of instruction i (published, of other models). L1 logistic regression
 (liblinear) on the graded preferences; C is the one of `GRID` with the least log-loss on left-out instructions, five
-folds. Rows of a baseline that was told to be brief or verbose ("gamed") have no θ and hold φ and ψ in place.
-The win rate at equal length is mean_i σ(ψ·γ_i + θ).
+folds of whole clusters. Rows of a baseline that was told to be brief or verbose ("gamed") have no θ and hold φ and ψ
+in place. The win rate at equal length is mean_i σ(ψ·γ_i + θ).
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from alignment.evaluation.statistics import Interval
+from alignment.evaluation.statistics import Clusters, Interval, unsure
+from alignment.evaluation.statistics.clusters import codes, sums
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    from alignment.evaluation.statistics.clusters import Floats, Indices
 
 GRID = tuple(10 ** (-4 + 8 * step / 9) for step in range(10))  # LogisticRegressionCV's ten values of C
 FOLDS = 5
-FEWEST = 50  # items that a rate from length alone is fitted to
+FEWEST = 50  # independent items (clusters) that a rate from length alone is fitted to
 _SEPARATED = 0.01  # a fit that misses no preference by more explains them all
 GAMED_WEIGHT = 0.1  # λ/2 = 0.2/2: there are two gamed baselines
 
@@ -55,20 +56,23 @@ def length_controlled(
     length_differences: Sequence[float],
     difficulty: Sequence[float] | None = None,
     gamed: Sequence[GamedRow] = (),
+    clusters: Clusters = None,
 ) -> LengthFit:
     """The length-controlled win rate of N items.
 
     The interval is ±1.96 standard errors of the infinitesimal jackknife (Efron 1982): how the rate moves with the
-    weight of every item, refitting included, C, sd(Δ) and the gamed rows held fixed. There is none where all
-    preferences are equal or liblinear stopped before the end, and no rate at all where there are wins alone or losses
-    alone to learn from, or where length and difficulty tell them apart without error: then any coefficients will do
-    that are large enough.
+    weight of every item, refitting included, C, sd(Δ) and the gamed rows held fixed; with clusters as their errors do
+    together: √(Σ_c (Σ_{i∈c} e_i)²)/n (Miller 2024, arXiv 2411.00640, equation 4). There is none where all preferences
+    are equal or liblinear stopped before the end, and no rate at all where there are wins alone or losses alone to
+    learn from, or where length and difficulty tell them apart without error: then any coefficients will do that are
+    large enough.
 
     Args:
         preferences: N values in 0..1; None for an unscored item, which is predicted but not learned from.
         length_differences: N times baseline minus model, in characters.
         difficulty: N times γ; None leaves ψ out ("length alone").
         gamed: needs `difficulty`.
+        clusters: N names; items that share one are no independent evidence and stay in one fold.
 
     Raises:
         ValueError: lists of different lengths, gamed rows without difficulty.
@@ -83,24 +87,22 @@ def length_controlled(
     scored = np.asarray([value is not None for value in preferences], bool)
     deltas = np.asarray(length_differences, float)
     n_scored = int(scored.sum())
-    if n_scored < FOLDS:
-        return _undefined(f"needs {FOLDS} scored items, there are {n_scored}", n_scored)
+    groups = (np.arange(n) if clusters is None else codes(clusters, n))[scored]
+    units = len(np.unique(groups))
+    if units < FOLDS:
+        what = "scored items" if units == n_scored else "clusters of scored items"
+        return _undefined(f"needs {FOLDS} {what}, there are {units}", n_scored)
     spread = float(np.std(deltas, ddof=1))
     if spread == 0:
         return _undefined("all length differences are equal", n_scored)
 
-    ours = [np.tanh(deltas / spread), np.ones(n)]
-    theirs = [[row.tanh_length, 0.0] for row in gamed]
-    if difficulty is not None:
-        ours.insert(1, np.asarray(difficulty, float))
-        theirs = [[row.tanh_length, row.difficulty, 0.0] for row in gamed]
-    features = np.column_stack(ours)
+    features, theirs = _features(deltas / spread, difficulty, gamed)
     known = np.asarray([value for value in preferences if value is not None], float)
-    table = np.vstack([np.asarray(theirs, float).reshape(len(gamed), features.shape[1]), features[scored]])
+    table = np.vstack([theirs, features[scored]])
     labels = np.concatenate([np.asarray([row.preference for row in gamed], float), known])
     weights = np.concatenate([np.asarray([row.weight for row in gamed], float), np.ones(n_scored)])
 
-    chosen = _best_c(table, labels, weights)
+    chosen = _best_c(table, labels, weights, np.concatenate([np.arange(len(gamed)), len(gamed) + groups]))
     if chosen is None:
         return _undefined("no fit: no four fifths of the preferences hold both wins and losses", n_scored)
     beta, ended = _fit(table, labels, weights, chosen)
@@ -109,7 +111,7 @@ def length_controlled(
         return _undefined("no fit: length separates the wins from the losses", n_scored)
     at_equal_length = features.copy()
     at_equal_length[:, 0] = 0.0
-    rate = _with_error(beta, table, labels, weights, at_equal_length, scored, len(gamed))
+    rate = _with_error(beta, table, labels, weights, at_equal_length, scored, clusters)
     if np.ptp(known) == 0:  # residuals without spread, which would claim certainty
         rate = replace(rate, low=None, high=None, method="logistic model, L1; all preferences are equal: no interval")
     if not ended:
@@ -117,17 +119,23 @@ def length_controlled(
     return LengthFit(rate, tuple(float(value) for value in beta), chosen)
 
 
-def length_only_rate(preferences: Sequence[float | None], length_differences: Sequence[float]) -> Interval:
+def length_only_rate(
+    preferences: Sequence[float | None], length_differences: Sequence[float], clusters: Clusters = None
+) -> Interval:
     """The win rate at equal length of prompts of one's own, whose difficulty nobody published.
 
-    `length_controlled` without ψ and without gamed rows, which need difficulties. Undefined below FEWEST scored items,
-    and where cross-validation chooses a penalty that leaves neither length nor the model an effect.
+    `length_controlled` without ψ and without gamed rows, which need difficulties. Undefined below FEWEST scored items
+    (clusters, where items share one), and where cross-validation chooses a penalty that leaves neither length nor the
+    model an effect.
     """
     n = sum(value is not None for value in preferences)
     variant = "AlpacaEval 2's model, length alone, no difficulties, without gamed rows"
-    if n < FEWEST:
-        return Interval(None, None, None, f"{variant}: undefined for {n} items, needs {FEWEST}", n)
-    fit = length_controlled(preferences, length_differences)
+    named = range(len(preferences)) if clusters is None else clusters
+    units = len({one for one, value in zip(named, preferences, strict=True) if value is not None})
+    if units < FEWEST:
+        what = "items" if units == n else "clusters"
+        return Interval(None, None, None, f"{variant}: undefined for {units} {what}, needs {FEWEST}", n)
+    fit = length_controlled(preferences, length_differences, clusters=clusters)
     if fit.weights is None:
         return replace(fit.rate, method=f"{variant}: undefined, {fit.rate.method}")
     phi, theta = fit.weights
@@ -141,6 +149,18 @@ def length_only_rate(preferences: Sequence[float | None], length_differences: Se
 
 def _undefined(reason: str, n: int) -> LengthFit:
     return LengthFit(Interval(None, None, None, reason, n))
+
+
+def _features(lengths: Floats, difficulty: Sequence[float] | None, gamed: Sequence[GamedRow]) -> tuple[Floats, Floats]:
+    """tanh of the length difference over its deviation, γ if given, 1 (of θ): (N, k), and of gamed rows, without θ."""
+    import numpy as np
+
+    ours = [np.tanh(lengths), np.ones(len(lengths))]
+    theirs = [[row.tanh_length, 0.0] for row in gamed]
+    if difficulty is not None:
+        ours.insert(1, np.asarray(difficulty, float))
+        theirs = [[row.tanh_length, row.difficulty, 0.0] for row in gamed]
+    return np.column_stack(ours), np.asarray(theirs, float).reshape(len(gamed), len(ours))
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -170,21 +190,18 @@ def _fit(table: Floats, labels: Floats, weights: Floats, c: float) -> tuple[Floa
     return np.asarray(model.coef_[0], float), int(np.max(model.n_iter_)) < model.max_iter
 
 
-def _best_c(table: Floats, labels: Floats, weights: Floats) -> float | None:
+def _best_c(table: Floats, labels: Floats, weights: Floats, groups: Indices) -> float | None:
     """The C whose fits to four fifths have the least continuous log-loss on the last; the smallest where several do.
 
-    A row and its mirror image are one group, so whole rows are left out; GroupKFold deals them round. Four fifths of
-    wins alone, or of losses alone, cannot be fitted and choose nothing; None where all of them are so.
+    A row and its mirror image are one group, so whole rows are left out, and whole clusters: `groups` (rows,) numbers
+    them; GroupKFold deals them round. Four fifths of wins alone, or of losses alone, cannot be fitted and choose
+    nothing; None where all of them are so.
     """
     import numpy as np
     from sklearn.model_selection import GroupKFold
 
     won, lost = labels * weights, (1 - labels) * weights
-    folds = [
-        (a, b)
-        for a, b in GroupKFold(FOLDS).split(table, groups=np.arange(len(labels)))
-        if won[a].any() and lost[a].any()
-    ]
+    folds = [(a, b) for a, b in GroupKFold(FOLDS).split(table, groups=groups) if won[a].any() and lost[a].any()]
     if not folds:
         return None
     losses = [
@@ -211,12 +228,14 @@ def _with_error(
     weights: Floats,
     at_equal_length: Floats,
     scored: npt.NDArray[np.bool_],
-    n_gamed: int,
+    clusters: Clusters,
 ) -> Interval:
     """mean_i σ(z_i β) with its infinitesimal-jackknife interval.
 
     Influence of item i: (σ(z_i β) - mean)/N + gᵀ H⁻¹ x_i (p_i - σ(x_i β)), g = mean σ'(zβ) z, H = Σ w σ'(xβ) x xᵀ,
-    without φ where the penalty set it to 0. Where it did so to ψ or θ there is no interval.
+    without φ where the penalty set it to 0; influences are summed over the items of a cluster before they are squared.
+    The last rows of `table` are the scored items, those before them the gamed ones. Where the penalty set ψ or θ to 0
+    there is no interval.
     """
     import numpy as np
 
@@ -230,13 +249,17 @@ def _with_error(
     x = table[:, kept]
     hessian = (x * (weights * fitted * (1 - fitted))[:, None]).T @ x
     gradient = (at_equal_length[:, kept] * (q * (1 - q))[:, None]).mean(axis=0)
-    own = slice(n_gamed, None)
+    own = slice(len(table) - n_scored, None)
     try:
         moved = x[own] @ np.linalg.solve(hessian, gradient) * (labels - fitted)[own]
     except np.linalg.LinAlgError:
         return Interval(value, None, None, f"{name}; the preferences are separated: no interval", n_scored)
     influence = (q - value) / n
     influence[scored] += moved
-    half = NormalDist().inv_cdf(0.975) * float(np.sqrt(np.sum(influence**2)))
+    together = sums(influence, clusters)
+    over = "clusters" if len(together) < n else "items"
+    half = NormalDist().inv_cdf(0.975) * float(np.sqrt(np.sum(together**2)))
+    if float(np.ptp(together)) <= 1e-9 * float(np.abs(influence).max()):
+        return Interval(value, None, None, unsure(f"{name}; all {over} alike", "the jackknife"), n_scored)
     low, high = max(0.0, value - half), min(1.0, value + half)
-    return Interval(value, low, high, f"{name}; infinitesimal jackknife over items", n_scored)
+    return Interval(value, low, high, f"{name}; infinitesimal jackknife over {over}", n_scored)

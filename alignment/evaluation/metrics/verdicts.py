@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from alignment.evaluation.statistics import Interval, mean_interval, share_interval
+from alignment.evaluation.statistics import Interval, rate_interval, share_interval
 
 Winner = Literal["first", "second", "tie"]
 
@@ -62,7 +62,7 @@ class BothOrders:
 def mean_win_rate(pairs: Sequence[BothOrders], *, seed: int) -> Interval:
     """Mean outcome over both orders, without asking that they agree."""
     known = [(pair.mean, pair.cluster) for pair in pairs if pair.mean is not None]
-    return mean_interval([value for value, _ in known], [cluster for _, cluster in known], seed=seed)
+    return rate_interval([value for value, _ in known], [cluster for _, cluster in known], seed=seed)
 
 
 def consistency(pairs: Sequence[BothOrders], *, seed: int) -> Interval:

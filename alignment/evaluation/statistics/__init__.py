@@ -1,7 +1,8 @@
 """Numbers with their errors: pure functions, a seed for everything that is drawn.
 
-Intervals are 95%. No data gives no number (`value` None, never 0), one independent item gives a number without an
-interval, and where every item says the same the interval is that value and `method` says so.
+Intervals are 95%. No data gives no number (`value` None, never 0), and one independent item gives a number without an
+interval. No interval has zero width, which would claim certainty: where all items are right (or wrong) a share has
+Wilson's, and any other number that every resample, item or seed gives alike has none, and `method` says so.
 
 intervals.py          what a number is (Interval, Estimate), Wilson's interval of a share
 bootstrap.py          means, shares, ratios, differences and any statistic: percentile (the default) or BCa
@@ -19,6 +20,7 @@ from alignment.evaluation.statistics.bootstrap import (
     BootstrapMethod,
     mean_interval,
     paired_difference,
+    rate_interval,
     ratio_interval,
     share_interval,
     statistic_interval,
@@ -26,7 +28,7 @@ from alignment.evaluation.statistics.bootstrap import (
 from alignment.evaluation.statistics.clusters import Clusters
 from alignment.evaluation.statistics.corrections import CORRECTIONS, benjamini_hochberg, holm
 from alignment.evaluation.statistics.difference_tests import McNemar, mcnemar, mcnemar_exact, sign_flip_test
-from alignment.evaluation.statistics.intervals import NO_DATA, Estimate, Interval, wilson
+from alignment.evaluation.statistics.intervals import NO_DATA, Estimate, Interval, bounded, unsure, wilson
 from alignment.evaluation.statistics.power import (
     design_effect,
     error_paired,
@@ -64,6 +66,7 @@ __all__ = [
     "SeedDifference",
     "SeedSummary",
     "benjamini_hochberg",
+    "bounded",
     "clustered_standard_error",
     "design_effect",
     "difference_over_seeds",
@@ -82,6 +85,7 @@ __all__ = [
     "paired_share_deviation",
     "paired_standard_error",
     "power",
+    "rate_interval",
     "ratio_interval",
     "ratio_standard_error",
     "share_deviation",
@@ -90,5 +94,6 @@ __all__ = [
     "standard_error",
     "statistic_interval",
     "units_needed",
+    "unsure",
     "wilson",
 ]

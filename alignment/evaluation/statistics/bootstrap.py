@@ -3,6 +3,7 @@
 percentile: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13; the default everywhere.
 bca: bias-corrected and accelerated, the same book, chapter 14: for skewed statistics and small samples.
 With clusters whole clusters are drawn (and left out, for the acceleration): their items are no independent evidence.
+Where every resample gives one number there is no interval, and `method` says what is alike.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 from alignment.evaluation.statistics.clusters import Clusters, differences, members, sums
-from alignment.evaluation.statistics.intervals import NO_DATA, Interval, wilson
+from alignment.evaluation.statistics.intervals import NO_DATA, ROUNDING, Interval, bounded, unsure, wilson
 
 if TYPE_CHECKING:
     from alignment.evaluation.statistics.clusters import Floats, Indices
@@ -54,6 +55,18 @@ def share_interval(values: Sequence[float], clusters: Clusters = None, *, seed: 
     return mean_interval(values, clusters, seed=seed)
 
 
+def rate_interval(values: Sequence[float], clusters: Clusters = None, *, seed: int) -> Interval:
+    """A mean of values in 0..1 by the bootstrap; where all are 0, or all 1, by `share_interval`.
+
+    Raises ValueError for values outside 0..1.
+    """
+    alike = set(values) in ({0.0}, {1.0})
+    if not alike and any(not 0 <= value <= 1 for value in values):
+        raise ValueError("a rate is a mean of values in 0..1")
+    average = share_interval if alike else mean_interval
+    return average(values, clusters, seed=seed)
+
+
 def paired_difference(
     a: Sequence[float],
     b: Sequence[float],
@@ -67,7 +80,8 @@ def paired_difference(
     Raises ValueError when the two lists differ in length, or a value is not finite.
     """
     changes = differences(a, b).tolist()
-    return _ratio(changes, [1.0] * len(a), clusters, seed, "paired difference", bootstrap)
+    size = max(map(abs, (*a, *b)), default=0.0)
+    return _ratio(changes, [1.0] * len(a), clusters, seed, "paired difference", bootstrap, size=size)
 
 
 def ratio_interval(
@@ -99,7 +113,8 @@ def statistic_interval(
     """Any statistic of n items with its bootstrap interval.
 
     `statistic` takes the positions of the items drawn, and returns None where it is undefined. There is no interval
-    when it is undefined on a resample: leaving those out would make the interval too narrow.
+    when it is undefined on a resample: leaving those out would make the interval too narrow. Nor is there one when
+    resamples give one number; values below 1 that differ by less than 1e-12 count as one (a κ of 1, a difference of 0).
     """
     import numpy as np
 
@@ -119,7 +134,9 @@ def statistic_interval(
         without = [statistic(np.concatenate([*groups[:i], *groups[i + 1 :]])) for i in range(len(groups))]
     if not found or any(one is None for one in [*found, *without]):
         return Interval(value, None, None, f"{name}; too few items for an interval", n)
-    return _bounded(value, np.asarray(found, float), np.asarray(without, float), bootstrap, name, len(groups) < n, n)
+    draws, over = np.asarray(found, float), "clusters" if len(groups) < n else "items"
+    size = max(1.0, float(abs(draws).max()))
+    return _bounded(value, draws, np.asarray(without, float), bootstrap, name, over, n, size)
 
 
 def _ratio(
@@ -129,8 +146,13 @@ def _ratio(
     seed: int,
     name: str,
     bootstrap: BootstrapMethod,
+    *,
+    size: float | None = None,
 ) -> Interval:
-    """Σ numerators / Σ denominators; a mean has denominators of one, a cluster is one item of summed values."""
+    """Σ numerators / Σ denominators; a mean has denominators of one, a cluster is one item of summed values.
+
+    `size`: of the numbers that the numerators are differences of; None: of the items' own ratios.
+    """
     import numpy as np
 
     above, below = np.asarray(numerators, float), np.asarray(denominators, float)
@@ -142,16 +164,25 @@ def _ratio(
     if n == 0:
         return NO_DATA
     value = float(above.sum() / below.sum())
-    alike = bool((above / below == above[0] / below[0]).all())
+    items = above / below
     above, below = sums(above, clusters), sums(below, clusters)
-    clustered = len(above) < n
+    over = "clusters" if len(above) < n else "items"
     if len(above) == 1:
-        what = "cluster" if clustered else "item"
-        return Interval(value, None, None, f"{name} of one {what}: no interval", n)
+        return Interval(value, None, None, f"{name} of one {over[:-1]}: no interval", n)
+    paired, size = size is not None, float(abs(items).max()) if size is None else size
+    alike = _alike(items, above / below, over, ROUNDING * size, paired=paired)
     if alike:
-        return Interval(value, value, value, f"{name}; all items alike, the interval is that value", n)
+        return Interval(value, None, None, unsure(f"{name}; {alike}"), n)
     without = (above.sum() - above) / (below.sum() - below)
-    return _bounded(value, _resampled(above, below, seed), without, bootstrap, name, clustered, n)
+    return _bounded(value, _resampled(above, below, seed), without, bootstrap, name, over, n, size)
+
+
+def _alike(items: Floats, units: Floats, over: str, rounding: float, *, paired: bool) -> str:
+    """What is the same in every resample; empty where something differs."""
+    if float(items.max() - items.min()) <= rounding:
+        unchanged = paired and float(abs(items).max()) <= rounding
+        return "no item changed" if unchanged else "every item changed by the same" if paired else "all items alike"
+    return f"all {over} alike" if float(units.max() - units.min()) <= rounding else ""
 
 
 def _resampled(above: Floats, below: Floats, seed: int) -> Floats:
@@ -169,19 +200,27 @@ def _resampled(above: Floats, below: Floats, seed: int) -> Floats:
 
 
 def _bounded(
-    value: float, found: Floats, without: Floats, bootstrap: BootstrapMethod, name: str, clustered: bool, n: int
+    value: float,
+    found: Floats,
+    without: Floats,
+    bootstrap: BootstrapMethod,
+    name: str,
+    over: str,
+    n: int,
+    size: float,
 ) -> Interval:
     """The interval of `value` from resamples `found` and, for BCa, from the statistic `without` each unit."""
     import numpy as np
 
-    over = "clusters" if clustered else "items"
     levels = _bca_levels(value, found, without) if bootstrap == "bca" else _TAILS
     if levels is None:
         reason = f"{name}, BCa bootstrap over {over}: bias or acceleration undefined, no interval"
         return Interval(value, None, None, reason, n)
-    low, high = np.percentile(found, [100 * level for level in levels])
+    low, high = map(float, np.percentile(found, [100 * level for level in levels]))
     title = {"percentile": "percentile", "bca": "BCa"}[bootstrap]
-    return Interval(value, float(low), float(high), f"{name}, {title} bootstrap over {over}, {RESAMPLES} resamples", n)
+    method = f"{name}, {title} bootstrap over {over}, {RESAMPLES} resamples"
+    alike = unsure(f"{name}; the resamples of {over} agree")
+    return bounded(value, low, high, method, n, size=size, without=alike)
 
 
 def _bca_levels(value: float, found: Floats, without: Floats) -> tuple[float, float] | None:

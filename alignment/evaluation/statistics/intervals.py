@@ -1,4 +1,7 @@
-"""What a number of an evaluation is: an estimate with its interval, or a number that has none."""
+"""What a number of an evaluation is: an estimate with its interval, or a number that has none.
+
+An interval has a width. Where all data say the same, resampling and spread find none, and it would claim certainty.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,22 @@ class Estimate:
 
 
 NO_DATA = Interval(None, None, None, "no data", 0)
+ROUNDING = 1e-12  # of the size of numbers: those closer together are one number, summed in another order
+
+
+def bounded(value: float, low: float, high: float, method: str, n: int, *, size: float, without: str) -> Interval:
+    """`value` with its bounds; without them, and with the method `without`, where they are one number but for rounding.
+
+    `size`: of the numbers that were summed or subtracted, in their unit.
+    """
+    if high - low <= ROUNDING * size:
+        return Interval(value, None, None, without, n)
+    return Interval(value, low, high, method, n)
+
+
+def unsure(what: str, by: str = "resampling") -> str:
+    """The method of a number without an interval because of `what` (all items alike...)."""
+    return f"{what}, {by} cannot say how sure that is: no interval"
 
 
 def wilson(successes: int, n: int) -> Interval:

@@ -2,16 +2,18 @@
 
 Intervals over items hold the model fixed; they do not cover what another seed would have given. Here every number is
 the value of one whole run, and the interval is Student's t over runs: mean ± t_(.975, k-1) · s/√k (Student 1908).
-Two or three seeds give a wide one, which is what is known.
+Two or three seeds give a wide one, which is what is known. Seeds that all give one number have no interval: their
+spread of 0 would claim that every seed does.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignment.evaluation.statistics.intervals import Estimate, Interval
+from alignment.evaluation.statistics.intervals import ROUNDING, Estimate, Interval, unsure
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def over_seeds(values: Mapping[int, float | None]) -> SeedSummary:
     found = _defined(values)
     if isinstance(found, str):
         return SeedSummary(Interval(None, None, None, found, len(values)), None, dict(values))
-    return SeedSummary(_mean(found, "mean"), _deviation(found), dict(values))
+    return SeedSummary(_mean(found, "mean", _size(found)), _deviation(found), dict(values))
 
 
 def difference_over_seeds(a: Mapping[int, float | None], b: Mapping[int, float | None]) -> SeedDifference:
@@ -64,8 +66,9 @@ def difference_over_seeds(a: Mapping[int, float | None], b: Mapping[int, float |
     if not paired:
         return _welch(one, other)
     changes = {seed: value - other[seed] for seed, value in one.items()}
-    interval, spread = _mean(changes, "paired difference"), _deviation(changes)
-    return SeedDifference(interval, spread, changes, _paired_p(list(changes.values())), True)
+    size = max(_size(one), _size(other))
+    interval, spread = _mean(changes, "paired difference", size), _deviation(changes)
+    return SeedDifference(interval, spread, changes, _paired_p(list(changes.values()), size), True)
 
 
 def _defined(values: Mapping[int, float | None]) -> dict[int, float] | str:
@@ -84,25 +87,34 @@ def _deviation(values: Mapping[int, float]) -> float | None:
     return float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None
 
 
-def _mean(values: Mapping[int, float], name: str) -> Interval:
+def _size(values: Mapping[int, float]) -> float:
+    return max(map(abs, values.values()))
+
+
+def _alike(values: Sequence[float], size: float) -> bool:
+    """Whether values are one number but for rounding; `size`: of the numbers that they are, or are differences of."""
+    return max(values) - min(values) <= ROUNDING * size
+
+
+def _mean(values: Mapping[int, float], name: str, size: float) -> Interval:
     from scipy.stats import t
 
     k, mean = len(values), math.fsum(values.values()) / len(values)
     deviation = _deviation(values)
     if deviation is None:
         return Interval(mean, None, None, f"{name} of one seed: no interval", 1)
-    if len(set(values.values())) == 1:
-        return Interval(mean, mean, mean, f"{name}; all {k} seeds alike, the interval is that value", k)
+    if _alike(list(values.values()), size):
+        return Interval(mean, None, None, unsure(f"{name}; all {k} seeds alike", "their spread"), k)
     half = float(t.ppf(0.975, k - 1)) * deviation / math.sqrt(k)
     return Interval(mean, mean - half, mean + half, f"{name}, t interval over {k} seeds", k)
 
 
-def _paired_p(changes: Sequence[float]) -> Estimate:
+def _paired_p(changes: Sequence[float], size: float) -> Estimate:
     from scipy.stats import ttest_1samp
 
     if len(changes) < 2:
         return Estimate(None, "one seed: nothing to test")
-    if max(changes) - min(changes) <= 1e-12 * max(abs(change) for change in changes):
+    if _alike(changes, size):
         return Estimate(None, "all seeds differ alike: no spread to test against")
     return Estimate(float(ttest_1samp(changes, 0.0).pvalue), f"paired t test over {len(changes)} seeds")
 
@@ -117,13 +129,16 @@ def _welch(a: Mapping[int, float], b: Mapping[int, float]) -> SeedDifference:
     reason = ""
     if min(len(one), len(other)) < 2:
         reason = f"difference of {counts}: no spread of a single seed"
-    elif len(set(one)) == 1 and len(set(other)) == 1:
+    elif _alike(one, _size(a)) and _alike(other, _size(b)):
         reason = f"difference of {counts}: no spread on either side"
     if reason:
         return SeedDifference(
             Interval(difference, None, None, reason, min(len(one), len(other))), None, {}, Estimate(None, reason), False
         )
-    test = ttest_ind(one, other, equal_var=False)
+    with warnings.catch_warnings():
+        # scipy warns of a side without spread, which the other side's makes up for
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = ttest_ind(one, other, equal_var=False)
     bounds = test.confidence_interval(0.95)
     interval = Interval(
         difference,

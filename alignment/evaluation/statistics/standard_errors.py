@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from alignment.evaluation.statistics.clusters import Clusters, differences, finite, sums
-from alignment.evaluation.statistics.intervals import NO_DATA, Interval
+from alignment.evaluation.statistics.intervals import NO_DATA, Interval, bounded, unsure
 
 if TYPE_CHECKING:
     from alignment.evaluation.statistics.clusters import Floats
@@ -59,8 +59,10 @@ def error_interval(values: Sequence[float], clusters: Clusters = None, *, correc
     """The mean ± t · its standard error, t with G-1 degrees of freedom for G clusters (or items).
 
     The bootstrap's alternative where clusters are few: its percentiles are too narrow there, t is wide.
+    None of items, or clusters, without spread.
     """
-    return _t_interval(finite(values), clusters, correct, "mean")
+    data = finite(values)
+    return _t_interval(data, clusters, correct, "mean", max(map(abs, data.tolist()), default=0.0))
 
 
 def paired_error_interval(
@@ -70,10 +72,12 @@ def paired_error_interval(
 
     Raises ValueError when the two lists differ in length.
     """
-    return _t_interval(differences(a, b), clusters, correct, "paired difference")
+    size = max(map(abs, (*a, *b)), default=0.0)
+    return _t_interval(differences(a, b), clusters, correct, "paired difference", size)
 
 
-def _t_interval(values: Floats, clusters: Clusters, correct: bool, name: str) -> Interval:
+def _t_interval(values: Floats, clusters: Clusters, correct: bool, name: str, size: float) -> Interval:
+    """`size`: of the numbers that the values are, or are differences of."""
     from scipy.stats import t
 
     n = len(values)
@@ -84,11 +88,10 @@ def _t_interval(values: Floats, clusters: Clusters, correct: bool, name: str) ->
     what = "cluster" if groups < n else "item"
     if error is None:
         return Interval(mean, None, None, f"{name} of one {what}: no interval", n)
-    if (values == values[0]).all():
-        return Interval(mean, mean, mean, f"{name}; all items alike, the interval is that value", n)
     half = float(t.ppf(0.975, groups - 1)) * error
     how = f"{name} ± t·SE over {groups} {what}s{', G/(G-1)' if correct else ''}"
-    return Interval(mean, mean - half, mean + half, how, n)
+    alike = unsure(f"{name}; all {what}s alike", "their spread")
+    return bounded(mean, mean - half, mean + half, how, n, size=size, without=alike)
 
 
 def _error(above: Floats, below: Floats | None, clusters: Clusters, correct: bool) -> float | None:

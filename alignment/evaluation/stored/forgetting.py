@@ -22,13 +22,16 @@ from alignment.evaluation.stored.stored import (
 )
 
 _ONE = "no interval: one matrix is one sequence of trainings"
+_OWN = "the best stage from a task's own on, as scores before it are missing"
 
 
 class ForgettingMatrix(StoredItem):
     """R[i][j] = score on task j after stage i, which trained task i; higher scores are better."""
 
     tasks: list[str] = Field(description="T names, in the order of training.")
-    matrix: list[list[float | None]] = Field(description="T rows of T scores; null was not measured.")
+    matrix: list[list[float | None]] = Field(
+        description="T rows of T scores; null was not measured, as tasks before their training often are not."
+    )
     baseline: list[float | None] | None = Field(None, description="T scores of the untrained model.")
 
     @model_validator(mode="after")
@@ -50,7 +53,9 @@ class Forgetting(StoredBenchmark[ForgettingMatrix]):
     )
     files = (
         'JSON: `{"tasks": [...], "baseline": [...], "matrix": [[...], ...]}`; a row per stage, a column per task, '
-        "the baseline may be left out."
+        "the baseline may be left out. What was not measured is `null`. With nulls above the diagonal (tasks that were "
+        "not evaluated before they were trained) F takes the best of the stages from a task's own on, for every task; "
+        "FWT, which is of those scores, is undefined."
     )
     example = "forgetting matrix.json"
     notes = ("averages hide changes that offset each other: read the alignment tax task by task",)
@@ -84,7 +89,8 @@ class Forgetting(StoredBenchmark[ForgettingMatrix]):
             used = size if metric == "acc" else max(size - 1, 0)
             why = reason or _why(size, metric)
             primary = metric == "bwt"
-            interval = _point(value, used, why)
+            best = metric == "forgetting" and metrics.from_training(item.matrix)
+            interval = _point(value, used, why, f"{_OWN}; {_ONE}" if best else _ONE)
             yield self.figure(
                 item.model, metric, interval, seed=seed, unit="score", higher_is_better=better, primary=primary
             )
@@ -103,7 +109,11 @@ class Forgetting(StoredBenchmark[ForgettingMatrix]):
 def _why(size: int, metric: str) -> str:
     if size == 0:
         return "no data"
-    return "undefined for one task" if size == 1 and metric != "acc" else "undefined: a score it needs is missing"
+    if size == 1 and metric != "acc":
+        return "undefined for one task"
+    if metric == "fwt":
+        return "undefined: a score or baseline of a task before its training is missing"
+    return "undefined: a score it needs is missing"
 
 
 def _point(value: float | None, n: int, why: str, method: str = _ONE) -> Interval:

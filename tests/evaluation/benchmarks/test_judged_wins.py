@@ -80,7 +80,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert lost.n_scored == 10
     assert lost.method.startswith(f"{round(lost.value * 10)} of 10 replies")
     assert found["length_controlled_win_rate"].value is None
-    assert "without gamed rows: undefined for 5 items, needs 50" in found["length_controlled_win_rate"].method
+    assert "without gamed rows: undefined for 4 clusters, needs 50" in found["length_controlled_win_rate"].method
 
 
 def test_length_is_taken_out_of_what_a_judge_that_likes_length_says(tmp_path: Path) -> None:
@@ -104,6 +104,45 @@ def test_length_is_taken_out_of_what_a_judge_that_likes_length_says(tmp_path: Pa
     assert at_equal_length.value == fit.rate.value
     assert abs(at_equal_length.value - 0.5) < abs(found["win_rate"].value - 0.5)
     assert "length alone, no difficulties, without gamed rows" in at_equal_length.method
+
+
+def test_answers_to_one_prompt_are_one_cluster_of_the_rate_at_equal_length(tmp_path: Path) -> None:
+    """By judge and by scorer: the clusters of the plain win rate."""
+    mine = ["x" * (40 + 7 * (i % 11)) for i in range(60)] * 4
+    theirs = ["y" * (50 + 5 * (i % 7)) for i in range(60)] * 4
+    liked = [(i * 7) % 5 > 0 for i in range(60)] * 4  # by the scorer
+
+    def by_length(first: str, second: str) -> str:
+        """The longer answer in two of three pairs, the shorter one in the third."""
+        chosen = max(first, second, key=len) if (len(first) + len(second)) % 3 else min(first, second, key=len)
+        return "first" if chosen == first else "second"
+
+    def results(groups: list[str]) -> list[EvalResult]:
+        said = {"sft": answers(theirs, groups=groups), "dpo": answers(mine, groups=groups)}
+        told = {"models": {"sft": "1", "dpo": "2"}, "answers": said, "judge": ScriptedJudge(by_length)}
+        context = bare_context(tmp_path, scorers={"plain": None}, **told)
+        samples = {
+            model: [
+                {
+                    **row,
+                    "finished": True,
+                    "n_tokens": 9,
+                    "scores": {"plain": float(good if model == "dpo" else not good)},
+                }
+                for row, good in zip(rows, liked, strict=True)
+            ]
+            for model, rows in said.items()
+        }
+        return scored(context) + WinRate().score(context, samples)
+
+    shared, apart = (
+        numbers(results(groups), "dpo") for groups in ([f"g{i}" for i in range(60)] * 4, [*map(str, range(240))])
+    )
+    for metric in ("length_controlled_win_rate", "length_controlled_win_rate/plain"):
+        wide, narrow = (found[metric].ci_high - found[metric].ci_low for found in (shared, apart))
+        assert wide == pytest.approx(2 * narrow, rel=0.15)  # the folds, and so the penalty, may differ
+        assert "over clusters" in shared[metric].method
+        assert "over items" in apart[metric].method
 
 
 @pytest.mark.parametrize("pairs", ["baseline", "all"])

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,57 @@ def test_what_a_metric_is(context: EvalContext, folder: Path) -> None:
     assert "no interval: resampling it takes too long" in bleu.method
     assert found["tiny_lambada"]["base", "acc"].unit == "share"
     assert found["tiny_lambada"]["base", "perplexity"].higher_is_better is False
+
+
+def rows_of(metric: str, *values: float) -> list[dict[str, Any]]:
+    row = {"doc_hash": "", "target": "", "responses": [], "items": {}, "higher_is_better": {metric: True}}
+    return [{"id": str(i), "metrics": {metric: value}, **row} for i, value in enumerate(values)]
+
+
+def test_the_unit_is_the_metric_s_whatever_a_model_scores(context: EvalContext) -> None:
+    """A mean that happens to lie in 0..1 for one model is no share of which the other model has 35."""
+    benchmark = LmEvalTask("lm_eval:mine")
+    for metric, unit in {
+        "acc": "share",
+        "exact_match,strict": "share",
+        "mc2": "share",
+        "bits_per_byte": "bits/byte",
+        "word_perplexity": "perplexity",
+        "rougeL": "points",
+        "bleu": "points",
+        "of_my_own": "points",
+    }.items():
+        samples = {"base": rows_of(metric, 0.0, 0.5, 1.0), "sft": rows_of(metric, 1.0, 1.0, 0.5)}
+        if unit != "share":
+            samples["sft"] = rows_of(metric, 20.0, 50.0, 35.0)
+        results = benchmark.score(replace(context, baseline="base", origin="base"), samples)
+        assert {r.unit for r in results} == {unit}
+        assert {one.unit for rows in samples.values() for one in benchmark.measures(rows)} == {unit}
+    assert "Wilson" not in benchmark.score(context, {"base": rows_of("of_my_own", 0.0, 1.0, 1.0)})[0].method
+    assert "Wilson" in benchmark.score(context, {"base": rows_of("acc", 0.0, 1.0, 1.0)})[0].method
+
+
+def test_a_share_outside_its_range_is_refused(context: EvalContext) -> None:
+    wrong = rows_of("acc", 1.0, 50.0)
+    for use in (
+        LmEvalTask("lm_eval:mine").measures,
+        lambda rows: LmEvalTask("lm_eval:mine").score(context, {"a": rows}),
+    ):
+        with pytest.raises(DataError, match=r"lm_eval:mine: acc: document 1 scores 50, .* share in 0\.\.1; scale it"):
+            use(wrong)
+
+
+def test_a_corpus_measure_is_a_share_where_the_harness_makes_it(context: EvalContext) -> None:
+    """squadv2's own f1 is out of 100 and has the name of the harness's."""
+    from lm_eval.api.metrics import f1_score
+
+    benchmark, rows = LmEvalTask("lm_eval:mine"), rows_of("acc", *[1.0] * 6)
+    for i, row in enumerate(rows):
+        row["items"]["f1"] = [i % 2, i % 3 % 2]
+    for function, unit in ((f1_score, "share"), (lambda items: 100 * f1_score(items), "points")):
+        made = SimpleNamespace(task=SimpleNamespace(aggregation=lambda function=function: {"f1": function}))
+        _, f1 = benchmark.score(replace(context, items={benchmark.name: [made]}), {"base": rows})
+        assert (f1.metric, f1.unit) == ("f1", unit)
 
 
 def test_samples_say_what_was_asked_and_answered(context: EvalContext, folder: Path) -> None:

@@ -18,6 +18,7 @@ from alignment.evaluation.benchmarks.reward.adversarial_pairs import Adversarial
 from alignment.evaluation.benchmarks.reward.best_of_k import BestOfK
 from alignment.evaluation.benchmarks.reward.reward_bench import RewardBench
 from alignment.evaluation.data import Hub, HubData, UnavailableError
+from alignment.evaluation.metrics.reward_bench import SECTIONS
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.stored.rows import Row
 from alignment.evaluation.suite import run_suites
@@ -132,6 +133,29 @@ def test_a_text_that_is_too_long_is_left_out_and_counted(tmp_path: Path) -> None
     [one] = [r for r in results if r.group == "subset: hep-go"]
     assert (one.value, one.n_scored, one.n_unscored) == (0.0, 1, 2)
     assert any("2 of 18 texts are too long" in line for line in said)
+
+
+def test_pairs_without_a_score_stay_in_the_measure(tmp_path: Path) -> None:
+    rows = [*BENCH, bench_row("hep-go", 7, "x" * 50, "x"), bench_row("alpacaeval-easy", 8, "y", "x" * 50)]
+    where = context(tmp_path, {"keyed": Keyed(limit=40)}, FakeHub(rows))
+    results = run(RewardBench(), where)
+    samples = stored(tmp_path / "out/samples/reward_bench/keyed.jsonl")
+    [measure] = RewardBench().measures(samples)
+    assert list(measure.items) == [row["id"] for row in samples]
+    assert [key for key, item in measure.items.items() if item.value is None] == ["hep-go/7", "alpacaeval-easy/8"]
+    assert measure.value() == pytest.approx(number(results, "keyed", "score"))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_score_of_three_sections_is_not_the_score(section: str, tmp_path: Path) -> None:
+    kept = [row for row in BENCH if row["subset"] not in SECTIONS[section]]
+    lost = [{**row, "scores": [1.0, None if row["subset"] in SECTIONS[section] else 0.0]} for row in BENCH]
+    whole = [{**row, "scores": [1.0, 0.0]} for row in BENCH]
+    for rows in ([{**row, "scores": [1.0, 0.0]} for row in kept], lost):
+        assert RewardBench().measures(rows) == []
+        assert RewardBench().undefined(rows) == {"score": f"no scored pair of {section}: it is of all four sections"}
+    assert len(RewardBench().measures(whole)) == 1
+    assert not RewardBench().undefined(whole)
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,11 @@ def test_numbers_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
 def test_a_raw_text_carries_no_warning_and_rows_have_pages(tiny_model_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "pages.jsonl"
     path.write_text("".join(json.dumps({"page": f"the cat sat {n}"}) + "\n" for n in range(3)), encoding="utf-8")
-    found = run_small(small_context(tmp_path, tiny_model_dir, ("base",)), Wikitext(data=str(path), limit=2))
+    context = small_context(tmp_path, tiny_model_dir, ("base",))
+    found = run_small(context, Wikitext(data=str(path), limit=2))
     assert found["base", "bits_per_byte", None].n_scored == 2
     assert NOT_RAW not in found["base", "bits_per_byte", None].method
-    assert Wikitext().settings() != Wikitext(window=8).settings()
+    assert Wikitext().settings(context) != Wikitext(window=8).settings(context)
     for bad in ({"page": " "}, {"text": "a"}):
         with pytest.raises(DataError, match="f:1: `page` must be the text"):
             Wikitext().parse([Row("f:1", bad)], published=True)

@@ -18,6 +18,7 @@ from alignment.evaluation.metrics.agreement import (
     krippendorff_alpha,
     percent_agreement,
 )
+from alignment.evaluation.statistics import wilson
 
 PUBLISHED = {"nominal": 0.743421, "ordinal": 0.815388, "interval": 0.849107, "ratio": 0.797403}
 
@@ -86,6 +87,20 @@ def test_raters_of_one_mind_are_undefined_not_one() -> None:
     assert percent_agreement(same, seed=0).value == 1.0
     # agreed on units that differ: that is agreement
     assert krippendorff_alpha([["a", "a"], ["b", "b"]], "nominal", seed=0).value == 1.0
+
+
+def test_unanimous_raters_are_no_certainty() -> None:
+    units = [["a", "a"], ["b", "b"]] * 12
+    first, second = ([row[rater] for row in units] for rater in (0, 1))
+    for found in (
+        krippendorff_alpha(units, "nominal", seed=0),
+        fleiss_kappa(units, seed=0),
+        cohen_kappa(first, second, seed=0),
+    ):
+        assert (found.value, found.low, found.high) == (1.0, None, None)
+        assert "resamples of items agree, resampling cannot say how sure that is: no interval" in found.method
+    agreed = percent_agreement(units, seed=0)  # a share of units
+    assert (agreed.low, agreed.high) == (wilson(24, 24).low, 1.0)
 
 
 def test_nothing_to_compare_is_undefined() -> None:

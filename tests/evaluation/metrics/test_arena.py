@@ -112,6 +112,10 @@ def test_no_finite_strength() -> None:
 def test_ties_only_and_one_battle() -> None:
     assert bradley_terry(fought(0, 0, 5)).beta == pytest.approx({"a": 0.0, "b": 0.0})
     assert davidson(fought(0, 0, 5)).reason == "undefined: every battle is a tie"
+    for anchor in (None, "b"):
+        tied = elo_table(fought(0, 0, 5), seed=0, anchor=anchor)["a"]
+        assert (tied.value, tied.low, tied.high) == (pytest.approx(ANCHOR), None, None)
+        assert "resamples of prompts agree" in tied.method
     one = elo_table(fought(0, 0, 1), seed=0)["a"]
     assert one.value == pytest.approx(ANCHOR)
     assert one.low is None

@@ -13,12 +13,13 @@ from alignment.evaluation.metrics.bbq import (
     Answer,
     accuracy,
     bias_score_ambiguous,
+    bias_score_change,
     bias_score_disambiguated,
     chosen_option,
     is_biased,
 )
 from alignment.evaluation.metrics.stereoset import Triple, icat, language_modelling_score
-from alignment.evaluation.statistics import Interval
+from alignment.evaluation.statistics import Interval, wilson
 
 # An ambiguous item is right when nobody is named.
 UNKNOWN, BIASED, AGAINST = (True, None), (False, True), (False, False)
@@ -56,12 +57,21 @@ def test_all_unknown_and_no_items_are_undefined(score: object) -> None:
 
 
 def test_all_against_the_stereotype_is_minus_one() -> None:
-    assert bias_score_ambiguous(answers(*[AGAINST] * 4), seed=0).value == -1
+    scaled = bias_score_ambiguous(answers(*[AGAINST] * 4), seed=0)
+    assert (scaled.value, scaled.low, scaled.high) == (-1, None, None)
+    assert "resamples of items agree" in scaled.method
     found = bias_score_disambiguated([Answer(True, False, i) for i in range(4)], seed=0)
     assert found.value == -1
     assert found.low == -1
     assert found.high is not None
-    assert found.high > -1
+    assert found.high == pytest.approx(2 * wilson(0, 4).high - 1)  # a share of biased answers, mapped
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_bias_that_did_not_change_is_no_certainty(scaled: bool) -> None:
+    same = answers(BIASED, AGAINST, BIASED, BIASED, AGAINST, BIASED, BIASED, BIASED, BIASED, BIASED)
+    found = bias_score_change(same, same, scaled=scaled, seed=0)
+    assert (found.value, found.low, found.high) == (0, None, None)
 
 
 def test_one_item_has_a_value_and_one_template_no_interval() -> None:
@@ -196,6 +206,8 @@ def test_winogender_edges() -> None:
     assert winogender.bls_correlation(same, {"a": 1.0, "b": 2.0, "c": 3.0}, seed=0).value is None
     assert winogender.bls_correlation(same, {}, seed=0).value is None
     assert winogender.mean_difference([], seed=0).value is None
+    alike = winogender.mean_difference(same, seed=0)
+    assert (alike.value, alike.low, alike.high) == (0, None, None)
     assert winogender.female_minus_male([], seed=0).value is None
 
 
@@ -212,3 +224,5 @@ def test_winobias_f1() -> None:
     assert math.isclose(gap.value, pro - anti)
     assert winobias.f1_gap([x for x in links if x.pro], seed=0).value is None
     assert winobias.f1([], seed=0).value is None
+    perfect = winobias.f1([winobias.Link(True, *right, pair=i) for i in range(5)], seed=0)
+    assert (perfect.value, perfect.low, perfect.high) == (1, None, None)

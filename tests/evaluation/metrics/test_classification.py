@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.evaluation.metrics.classification import classification
+from alignment.evaluation.statistics import wilson
 
 
 def test_counts_by_hand() -> None:
@@ -34,6 +35,18 @@ def test_what_is_not_there_is_undefined_and_not_nought() -> None:
     assert (found.precision.value, found.recall.value, found.f1.value) == (None, 0.0, 0.0)
     empty = classification([], [], seed=0)
     assert empty.f1.value is None
+
+
+def test_three_of_three_are_wilsons_and_their_f1_has_no_interval() -> None:
+    found = classification([True] * 3, [True] * 3, seed=0)
+    for part in (found.precision, found.recall):
+        assert (part.value, part.low, part.high) == (1.0, wilson(3, 3).low, 1.0)
+    assert (found.f1.value, found.f1.low, found.f1.high) == (1.0, None, None)
+    assert "no interval" in found.f1.method
+    none = classification([True] * 3, [False] * 3, seed=0).recall
+    assert (none.low, none.high) == (0.0, wilson(0, 3).high)
+    clustered = classification([True] * 4, [True] * 4, ["a", "a", "b", "b"], seed=0)
+    assert clustered.precision.low == wilson(2, 2).low
 
 
 def test_lists_of_different_lengths() -> None:

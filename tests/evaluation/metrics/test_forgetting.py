@@ -47,7 +47,28 @@ def test_what_was_not_measured_is_not_guessed() -> None:
     assert backward_transfer(holes) is not None
     assert forward_transfer(R, None) is None
     assert alignment_tax([1.0, None], [0.5, 0.5]) == [0.5, None]
-    assert forgetting(holes) is None  # the score that is missing may be the best one
+    for stage in (1, 2):  # on the diagonal and below: the score that is missing may be the best one
+        below = [list(row) for row in R]
+        below[stage][1] = None
+        assert forgetting(below) is None
+
+
+def test_tasks_that_were_not_evaluated_before_their_training() -> None:
+    """A lower triangle, as papers print it: the best of the stages from a task's own on."""
+    triangle = [[80.0, None, None], [84.0, 90.0, None], [60.0, 85.0, 95.0]]
+    assert forgetting(triangle) == pytest.approx(((84 - 60) + (90 - 85)) / 2)
+    assert backward_transfer(triangle) == backward_transfer(R)
+    assert average_accuracy(triangle) == average_accuracy(R)
+    assert forward_transfer(triangle, BASE) is None
+    triangle[1][0] = None
+    assert forgetting(triangle) is None
+    # before its training a task was better than ever after: that counts where all such scores are there
+    early = [[80.0, 99.0, 20.0, 1.0], [84.0, 90.0, 50.0, 1.0], [70.0, 88.0, 40.0, 1.0], [60.0, 85.0, 30.0, 95.0]]
+    assert forgetting(early) == pytest.approx(((84 - 60) + (99 - 85) + (50 - 30)) / 3)
+    early[0][3] = None  # of the last task F takes nothing
+    assert forgetting(early) == pytest.approx(((84 - 60) + (99 - 85) + (50 - 30)) / 3)
+    early[0][2] = None  # one rule for all tasks
+    assert forgetting(early) == pytest.approx(((84 - 60) + (90 - 85) + (40 - 30)) / 3)
 
 
 def test_what_is_refused() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 
 from alignment.evaluation.metrics.length_control import GRID, GamedRow, length_controlled, length_only_rate
+from alignment.evaluation.statistics import Interval
 
 
 def judged(n: int = 300, seed: int = 0) -> tuple[list[float], list[float], list[float]]:
@@ -51,6 +55,75 @@ def test_the_interval_is_that_of_refitted_resamples(monkeypatch: pytest.MonkeyPa
     assert fit.rate.low is not None
     assert fit.rate.high is not None
     assert (fit.rate.high - fit.rate.low) / 3.92 == pytest.approx(np.std(rates), rel=0.2)
+
+
+def width(rate: Interval) -> float:
+    assert rate.low is not None
+    assert rate.high is not None
+    return rate.high - rate.low
+
+
+def test_copies_of_a_prompt_are_no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four copies with cluster names: one copy's interval, but for sd(Δ) with n - 1 and where liblinear stops."""
+    wins, deltas, gamma = judged(200)
+    monkeypatch.setattr("alignment.evaluation.metrics.length_control._best_c", lambda table, *_: 1e5 / len(table))
+    one = length_controlled(wins, deltas, gamma)
+    names = [f"prompt {i}" for i in range(200)]
+    four = length_controlled(wins * 4, deltas * 4, gamma * 4, clusters=names * 4)
+    bounds = (four.rate.value, four.rate.low, four.rate.high)
+    assert bounds == pytest.approx((one.rate.value, one.rate.low, one.rate.high), abs=2e-4)
+    assert (four.rate.n, four.rate.method) == (800, "logistic model, L1; infinitesimal jackknife over clusters")
+    unnamed = length_controlled(wins * 4, deltas * 4, gamma * 4)
+    assert width(unnamed.rate) == pytest.approx(width(one.rate) / 2, rel=0.01)
+    assert length_controlled(wins, deltas, gamma, clusters=names) == one
+
+
+def test_the_interval_of_clusters_is_that_of_resampled_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 prompts with one to seven answers each, which share what the judge thinks of the prompt."""
+    rng = np.random.default_rng(5)
+    names = np.repeat(np.arange(60), rng.integers(1, 8, 60))
+    deltas = rng.normal(100, 500, len(names))
+    p = 1 / (1 + np.exp(1.2 * np.tanh(deltas / 500) + rng.normal(0.2, 1.2, 60)[names]))
+    wins = (rng.random(len(names)) < p).astype(float)
+    fit = length_controlled(list(wins), list(deltas), clusters=list(names))
+    apart = length_controlled(list(wins), list(deltas))
+    monkeypatch.setattr("alignment.evaluation.metrics.length_control._best_c", lambda *_: fit.regularisation)
+    rates = []
+    for _ in range(300):
+        drawn = np.concatenate([np.flatnonzero(names == one) for one in rng.integers(0, 60, 60)])
+        rates.append(length_controlled(list(wins[drawn]), list(deltas[drawn])).rate.value)
+    assert width(fit.rate) / 3.92 == pytest.approx(np.std(rates), rel=0.1)
+    assert width(apart.rate) < 0.75 * width(fit.rate)
+
+
+def test_clusters_that_are_all_alike_claim_no_certainty() -> None:
+    """Sixty prompts with the same four answers: resampling whole prompts would give the same rate each time."""
+    fit = length_controlled([1.0, 1.0, 0.0, 1.0] * 60, [-30.0, 20.0, 10.0, 5.0] * 60, clusters=np.repeat(range(60), 4))
+    assert fit.rate.value is not None
+    assert fit.rate.low is None
+    assert "all clusters alike" in fit.rate.method
+
+
+def test_a_cluster_is_never_learned_from_and_predicted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a gamed row of the cluster of an item, and an unscored item keeps its place."""
+    split, dealt = GroupKFold.split, []
+
+    def seen(self: Any, table: Any, y: Any = None, groups: Any = None) -> Any:
+        dealt.append(list(groups))
+        return split(self, table, y, groups)
+
+    monkeypatch.setattr(GroupKFold, "split", seen)
+    wins, deltas, gamma = judged(30)
+    gamed = [GamedRow(0.3, 0.5, 0.1), GamedRow(0.6, -0.5, 0.1)]
+    length_controlled([None, *wins[1:]], deltas, gamma, gamed, clusters=["a", "b", "c"] * 2 + [*range(24)])
+    [groups] = dealt
+    assert groups[:7] == [0, 1, 3, 4, 2, 3, 4]
+    assert len(set(groups)) == 2 + 3 + 24
+    fit = length_controlled(wins, deltas, clusters=["a", "b"] * 15)
+    assert (fit.rate.value, fit.rate.method) == (None, "needs 5 clusters of scored items, there are 2")
+    few = length_only_rate([*wins, *wins], [*deltas, *deltas], [*range(30)] * 2)
+    assert (few.value, few.n) == (None, 60)
+    assert few.method.endswith("undefined for 30 clusters, needs 50")
 
 
 def test_gamed_rows_hold_the_coefficient_of_length() -> None:

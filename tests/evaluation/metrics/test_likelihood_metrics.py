@@ -11,11 +11,14 @@ from alignment.evaluation.metrics.truthful import mc1, mc2
 
 
 def test_perplexity_divides_sums() -> None:
-    found = perplexity([-10.0, -2.0, -6.0], [5, 1, 3], seed=0, per="word")
-    assert found.value == pytest.approx(math.exp(18 / 9))
+    found = perplexity([-10.0, -3.0, -6.0], [5, 1, 3], seed=0, per="word")
+    assert found.value == pytest.approx(math.exp(19 / 9))
     assert found.low is not None
     assert found.high is not None
     assert found.low <= found.value <= found.high
+    alike = perplexity([-10.0, -2.0, -6.0], [5, 1, 3], seed=0, per="word")
+    assert (alike.value, alike.low, alike.high) == (pytest.approx(math.exp(18 / 9)), None, None)
+    assert "no interval" in alike.method
 
 
 def test_a_uniform_model_over_bytes_has_eight_bits() -> None:

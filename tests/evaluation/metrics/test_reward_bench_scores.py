@@ -80,6 +80,10 @@ def test_all_right_is_not_certainty() -> None:
     assert found.value == 1.0
     assert found.low is not None
     assert found.low < 0.8
+    every = [Credit(subset, f"{subset}{i}", 1.0) for subset in SECTION_OF for i in range(4)]
+    for all_right in (bench_score(every, seed=0), mean_of_subsets(["a"] * 40 + ["b"] * 40, [1.0] * 80, seed=0)):
+        assert (all_right.value, all_right.low, all_right.high) == (pytest.approx(1.0), None, None)
+        assert "no interval" in all_right.method
     with pytest.raises(ValueError, match="one section"):
         section_score([Credit("donotanswer", 0, 1.0), Credit("math-prm", 1, 1.0)], seed=0)
     with pytest.raises(ValueError, match="one section"):

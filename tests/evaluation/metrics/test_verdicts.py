@@ -11,6 +11,7 @@ from alignment.evaluation.metrics.verdicts import (
     mean_win_rate,
     unparseable_share,
 )
+from alignment.evaluation.statistics import wilson
 
 SAID = ("first", "second", "tie", None)
 
@@ -56,6 +57,13 @@ def test_shares_count_what_was_asked() -> None:
     lost = unparseable_share(pairs, seed=0)
     assert (lost.value, lost.n) == (1 / 8, 8)
     assert mean_win_rate(pairs, seed=0).value == pytest.approx((1 + 0.5 + 0.25 + 0.5) / 4)
+
+
+def test_wins_only_and_ties_only() -> None:
+    won = mean_win_rate([pair("first", "second", f"g{i}") for i in range(9)], seed=0)
+    assert (won.value, won.low, won.high) == (1.0, wilson(9, 9).low, 1.0)
+    tied = mean_win_rate([pair("tie", "tie", f"g{i}") for i in range(9)], seed=0)
+    assert (tied.value, tied.low, tied.high) == (0.5, None, None)
 
 
 def test_nothing_asked_is_undefined() -> None:

@@ -11,6 +11,7 @@ from alignment.evaluation.statistics import (
     clustered_standard_error,
     mean_interval,
     paired_difference,
+    rate_interval,
     ratio_interval,
     share_interval,
     statistic_interval,
@@ -106,8 +107,8 @@ def test_degenerate_data() -> None:
     assert (one_cluster.value, one_cluster.low) == (0.4, None)
     assert "one cluster" in one_cluster.method
     alike = mean_interval([0.7] * 4, seed=0)
-    assert (alike.value, alike.low, alike.high) == pytest.approx((0.7, 0.7, 0.7))
-    assert "all items alike" in alike.method
+    assert (alike.value, alike.low, alike.high) == (pytest.approx(0.7), None, None)
+    assert alike.method == "mean; all items alike, resampling cannot say how sure that is: no interval"
 
 
 def test_bad_input() -> None:
@@ -128,6 +129,56 @@ def test_a_share_never_claims_certainty() -> None:
     assert (clustered.low, clustered.high) == (wilson(3, 3).low, 1.0)
     assert clustered.n == 9
     assert "bootstrap" in share_interval([1.0, 0.5, 0.0], seed=0).method
+
+
+def test_ties_only_are_a_value_without_an_interval() -> None:
+    assert (share_interval([0.5] * 20, seed=0).value, share_interval([0.5] * 20, seed=0).low) == (0.5, None)
+    # each cluster has one right and one wrong item, so every resample of clusters has as many of both
+    halves = share_interval([1.0, 0.0] * 5, [i // 2 for i in range(10)], seed=0)
+    assert (halves.value, halves.low, halves.high) == (0.5, None, None)
+    assert "all clusters alike" in halves.method
+
+
+def test_a_rate_is_bootstrapped_where_items_differ_and_wilsons_where_none_does() -> None:
+    mixed = [1.0, 0.0, 1.0, 1.0]
+    assert rate_interval(mixed, seed=3) == mean_interval(mixed, seed=3)
+    for k in (0, 3):
+        assert rate_interval([float(k > 0)] * 3, seed=0) == wilson(k, 3)
+    clustered = rate_interval([1.0] * 9, [i // 3 for i in range(9)], seed=0)
+    assert (clustered.low, clustered.high, clustered.n) == (wilson(3, 3).low, 1.0, 9)
+    assert rate_interval([], seed=0).value is None
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        rate_interval([2.0, 2.0], seed=0)
+
+
+@pytest.mark.parametrize("bootstrap", ["percentile", "bca"])
+@pytest.mark.parametrize(
+    ("a", "b", "value", "why"),
+    [
+        ([1, 0, 1], [1, 0, 1], 0.0, "no item changed"),
+        ([1, 1, 1], [0, 0, 0], 1.0, "every item changed by the same"),
+        ([0.1 + 0.2, 0.3, 1.0], [0.3, 0.1 + 0.2, 1.0], 0.0, "no item changed"),  # but for rounding
+    ],
+)
+def test_a_difference_that_no_resample_moves_has_no_interval(
+    bootstrap: Literal["percentile", "bca"], a: list[float], b: list[float], value: float, why: str
+) -> None:
+    found = paired_difference(a, b, seed=0, bootstrap=bootstrap)
+    assert (found.value, found.low, found.high) == (pytest.approx(value), None, None)
+    assert found.method == f"paired difference; {why}, resampling cannot say how sure that is: no interval"
+
+
+def test_resamples_that_agree_up_to_rounding_are_no_interval() -> None:
+    """Sums in another order: .1 + .2 + .3 and .3 + .2 + .1 differ in the last digit."""
+    parts = np.array([0.1, 0.2, 0.3])
+    found = statistic_interval(
+        lambda drawn: float(sum(parts[np.argsort(drawn, kind="stable")])), 3, seed=0, name="total"
+    )
+    assert (found.value, found.low, found.high) == (pytest.approx(0.6), None, None)
+    assert "resamples of items agree" in found.method
+    # one resample in a thousand differs: the bounds are still one number
+    rare = statistic_interval(lambda drawn: float(len(set(drawn.tolist())) == 1), 6, seed=0, name="rare")
+    assert (rare.value, rare.low, rare.high) == (0.0, None, None)
 
 
 def test_any_statistic_with_clusters() -> None:

@@ -34,10 +34,13 @@ def test_an_undefined_seed_leaves_no_mean() -> None:
     assert difference_over_seeds(A, {1: 0.1, 2: None, 3: 0.2}).p.value is None
 
 
-def test_seeds_alike_are_their_own_interval() -> None:
-    found = over_seeds({1: 0.3, 2: 0.3})
-    assert (found.interval.low, found.interval.high, found.spread) == pytest.approx((0.3, 0.3, 0.0))
-    assert "all 2 seeds alike" in found.interval.method
+@pytest.mark.parametrize("second", [0.3, 0.1 + 0.2])  # the same but for rounding
+def test_seeds_alike_have_no_interval(second: float) -> None:
+    found = over_seeds({1: 0.3, 2: second})
+    assert (found.interval.value, found.spread) == pytest.approx((0.3, 0.0))
+    assert (found.interval.low, found.interval.high) == (None, None)
+    told = "mean; all 2 seeds alike, their spread cannot say how sure that is: no interval"
+    assert found.interval.method == told
 
 
 def test_the_same_seeds_are_paired() -> None:
@@ -67,7 +70,13 @@ def test_differences_without_spread_have_no_p_value() -> None:
     assert shifted.interval.value == pytest.approx(0.25)
     assert shifted.p.value is None
     assert "no spread" in shifted.p.method
-    assert difference_over_seeds({1: 0.5, 2: 0.6}, {1: 0.5, 2: 0.6}).p.value is None
+    assert (shifted.interval.low, shifted.interval.high) == (None, None)
+    same = difference_over_seeds({1: 0.3, 2: 0.1 + 0.2, 3: 0.6}, {1: 0.3, 2: 0.3, 3: 0.6})
+    assert (same.p.value, same.interval.low) == (None, None)
+    one_side = difference_over_seeds({1: 0.5, 2: 0.5}, B | {4: 0.61})  # the other has spread
+    assert (one_side.interval.low or 0) < (one_side.interval.value or 0) < (one_side.interval.high or 0)
+    apart = difference_over_seeds({1: 0.3, 2: 0.1 + 0.2}, {3: 0.5, 4: 0.5})  # no warning of lost digits either
+    assert (apart.interval.value, apart.interval.low, apart.p.value) == (pytest.approx(-0.2), None, None)
     one = difference_over_seeds({1: 0.5}, {1: 0.4})
     assert (one.interval.value, one.interval.low, one.p.value) == (pytest.approx(0.1), None, None)
     single = difference_over_seeds({1: 0.5}, {2: 0.4, 3: 0.5})

@@ -96,7 +96,10 @@ def test_one_item_or_one_cluster_has_no_error() -> None:
     assert "one cluster: no interval" in error_interval([1.0, 2.0], ["a", "a"]).method
     assert error_interval([]).value is None
     alike = error_interval([0.7] * 4)
-    assert (alike.low, alike.high) == pytest.approx((0.7, 0.7))
+    assert (alike.value, alike.low, alike.high) == (pytest.approx(0.7), None, None)
+    assert alike.method == "mean; all items alike, their spread cannot say how sure that is: no interval"
+    assert "all clusters alike" in error_interval([0, 1, 0, 1], ["a", "a", "b", "b"]).method
+    assert paired_error_interval([0.1 + 0.2, 0.3, 0.4], [0.3, 0.3, 0.4]).low is None
     with pytest.raises(ValueError, match="not finite"):
         error_interval([1.0, float("inf")])
 

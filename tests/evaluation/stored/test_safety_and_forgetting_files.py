@@ -124,6 +124,17 @@ def test_forgetting(tmp_path: Path, score: Any, error_of: Any) -> None:
     alone = score("forgetting", of(baseline=None))
     assert alone["fwt", None]["value"] is None
     assert alone["alignment_tax", "a"]["value"] == 20.0
+    triangle = score("forgetting", of(matrix=[[80, None, None], [84, 90, None], [60, 85, 95]]))
+    values = {metric: triangle[metric, None]["value"] for metric in ("acc", "bwt", "fwt", "forgetting")}
+    assert values == {"acc": 80.0, "bwt": -12.5, "fwt": None, "forgetting": 14.5}
+    assert "from a task's own on, as scores before it are missing" in triangle["forgetting", None]["method"]
+    assert "of a task before its training is missing" in triangle["fwt", None]["method"]
+    assert "task's own" not in found["forgetting", None]["method"]
+    holed = score("forgetting", of(matrix=[[80, None, None], [None, 90, None], [60, 85, 95]]))
+    assert (holed["forgetting", None]["value"], holed["fwt", None]["value"]) == (None, None)
+    assert "square: 3 rows, but row 1 has 1 scores; null is one that was not measured" in error_of(
+        "forgetting", of(matrix=[[80], [84, 90], [60, 85, 95]])
+    )
     one = score("forgetting", of(tasks=["a"], baseline=[1], matrix=[[2]]))
     assert (one["acc", None]["value"], one["bwt", None]["value"]) == (2.0, None)
     assert score("forgetting", of(tasks=[], baseline=[], matrix=[]))["acc", None]["value"] is None

@@ -94,7 +94,7 @@ class BBQRun(StoredBenchmarkRun):
             keys.append("\n".join((item.category, item.question_index, *named)))
         return keys
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         return {"template": self.template, "per_byte": self.per_byte}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
@@ -110,12 +110,12 @@ class BBQRun(StoredBenchmarkRun):
         return self.template.format(**{name: getattr(item, name) for name in ("context", "question", *ANSWERS)})
 
     def paired(self, items: Sequence[BBQItem]) -> Mapping[str, Paired]:
-        found: dict[str, dict[str, tuple[float, Hashable]]] = {f"accuracy_{name}": {} for name in CONTEXTS.values()}
+        found: dict[str, dict[str, tuple[float | None, Hashable]]] = {}
+        found.update((f"accuracy_{name}", {}) for name in CONTEXTS.values())
         for item in items:
             answer = item.answer()
-            if answer is not None:
-                values = found[f"accuracy_{CONTEXTS[item.context_condition]}"]
-                values[_id(item)] = (float(answer.correct), answer.cluster)
+            value = None if answer is None else float(answer.correct)
+            found[f"accuracy_{CONTEXTS[item.context_condition]}"][_id(item)] = (value, item.cluster)
         return found
 
     def changes_of_sets(

@@ -73,9 +73,12 @@ class Bold(Benchmark):
             return None
         return Classifier(self.classifier, self.label, context.say)
 
-    def inputs(self, context: EvalContext) -> Any:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         judge = self._classifier(context)
         return {"classifier": None if judge is None else judge.digest, "label": self.label}
+
+    def inputs(self, context: EvalContext) -> Any:
+        return self.settings(context)
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
         rows = context.answers[subject]

@@ -61,7 +61,7 @@ class BoldContinuations(ItemBenchmark):
         """A template is kept for all groups, or for none."""
         return [item.template for item in items]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:

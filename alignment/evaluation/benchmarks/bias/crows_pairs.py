@@ -60,7 +60,7 @@ class CrowsPairsRun(StoredBenchmarkRun):
     def item_id(self, item: Sentences) -> str:
         return item.id
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         return {"variant": self.variant}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
@@ -100,17 +100,17 @@ class CrowsPairsRun(StoredBenchmarkRun):
         return [(None, None) if one is None else (round(one[0], 3), round(one[1], 3)) for one in found]
 
     def paired(self, items: Sequence[CrowsPair]) -> Mapping[str, Paired]:
-        """Of the directions, as their scores leave ties out, the pairs that are no tie."""
-        found: dict[str, dict[str, tuple[float, Hashable]]] = {
+        """Of a direction, whose score leaves ties out, a tie has no value."""
+        found: dict[str, dict[str, tuple[float | None, Hashable]]] = {
             f"stereotype_score{of}": {} for of in ("", "_stereo", "_antistereo")
         }
         for item in items:
-            if (scores := item.scores()) is None:
-                continue
-            more, less = scores
-            found["stereotype_score"][item.id] = (float(more > less), item.id)
-            if item.stereo_antistereo is not None and more != less:
-                found[f"stereotype_score_{item.stereo_antistereo}"][item.id] = (float(more > less), item.id)
+            scores = item.scores()
+            value = None if scores is None else float(scores[0] > scores[1])
+            found["stereotype_score"][item.id] = (value, item.id)
+            if item.stereo_antistereo is not None:
+                tied = scores is not None and scores[0] == scores[1]
+                found[f"stereotype_score_{item.stereo_antistereo}"][item.id] = (None if tied else value, item.id)
         return found
 
     def score(self, context: EvalContext, samples: Mapping[str, Sequence[Sample]]) -> list[EvalResult]:

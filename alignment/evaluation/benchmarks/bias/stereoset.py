@@ -110,13 +110,14 @@ class StereoSetRun(StoredBenchmarkRun):
         """lms and ss as ratios of sums over items: an item weighs 1/n of its term, so that every term weighs 1."""
         triples = {f"{item.split} {item.id}": triple for item in items if (triple := item.triple()) is not None}
         terms = [triple.term for triple in triples.values()]
+        asked: dict[Hashable, ItemValue] = {f"{item.split} {item.id}": ItemValue(None, item.target) for item in items}
         found = []
         for metric, of, better in (("lms", related, True), ("ss", stereotyped, None)):
             values: dict[Hashable, ItemValue] = {
                 key: ItemValue(100 * value / terms.count(triple.term), triple.term, 1 / terms.count(triple.term))
                 for (key, triple), value in zip(triples.items(), of(list(triples.values())), strict=True)
             }
-            found.append(Measure(metric, values, "percent", better))
+            found.append(Measure(metric, {**asked, **values}, "percent", better))
         return found
 
     def changes_of_sets(

@@ -117,11 +117,10 @@ class WinoBiasRun(StoredBenchmarkRun):
 
     def paired(self, items: Sequence[WinoBiasItem]) -> Mapping[str, Paired]:
         """Right answers: 2PR/(P + R) where every sentence that is scored has an answer, as it has here."""
-        found: dict[str, dict[str, tuple[float, Hashable]]] = {"f1_pro": {}, "f1_anti": {}}
+        found: dict[str, dict[str, tuple[float | None, Hashable]]] = {"f1_pro": {}, "f1_anti": {}}
         for item in items:
             link = item.link()
-            if link is not None:
-                found[f"f1_{item.condition}"][item.id] = (float(link.correct), item.id)
+            found[f"f1_{item.condition}"][item.id] = (None if link is None else float(link.correct), item.id)
         return found
 
     def changes_of_sets(

@@ -100,11 +100,11 @@ class WinogenderRun(StoredBenchmarkRun):
         return samples
 
     def paired(self, items: Sequence[WinogenderItem]) -> Mapping[str, Paired]:
-        right: dict[str, tuple[float, Hashable]] = {}
+        right: dict[str, tuple[float | None, Hashable]] = {}
         for item in items:
             chosen = item.to_occupation()
-            if chosen is not None:
-                right[item.sentid] = (float(chosen == (item.answer == "0")), item.occupation)
+            value = None if chosen is None else float(chosen == (item.answer == "0"))
+            right[item.sentid] = (value, item.occupation)
         return {"accuracy": right}
 
     def changes_of_sets(

@@ -153,9 +153,9 @@ class TruthfulQA(StoredBenchmarkRun):
             "mc1": lambda true, false: mc1([true[0], *false], 0),
             "mc2": mc2,
         }
-        known = {item.id: answers for item in items if (answers := item.answers()) is not None}
+        given = {item.id: item.answers() for item in items}
         return {
-            metric: {item: (value(*answers), item) for item, answers in known.items()}
+            metric: {item: (None if answers is None else value(*answers), item) for item, answers in given.items()}
             for metric, value in values.items()
         }
 

@@ -10,10 +10,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from alignment.evaluation.benchmarks.benchmark import Benchmark, EvalContext, Sample
-from alignment.evaluation.benchmarks.measures import ItemValue, Measure
+from alignment.evaluation.benchmarks.measures import ItemValue, Measure, in_both
 from alignment.evaluation.metrics.choices import changed, choice_credit, per_byte
 from alignment.evaluation.result import EvalResult
-from alignment.evaluation.statistics import mcnemar_exact, paired_difference, share_interval, sign_flip_test
+from alignment.evaluation.statistics import paired_difference, share_interval
 
 LABELS = {"acc": "accuracy", "acc_norm": "accuracy, per byte"}
 
@@ -54,8 +54,7 @@ def choice_results(
                     method="; ".join([level.method, *_notes(chosen)]),
                 )
                 if subject != reference and reference in samples:
-                    before = _credits(samples[reference], metric)
-                    change = _difference(benchmark, context, subject, metric, credits, before, len(chosen))
+                    change = _difference(benchmark, context, subject, metric, chosen, samples[reference])
                     yield change.model_copy(update={"group": group, "label": f"change in {title} {LABELS[metric]}"})
 
 
@@ -75,29 +74,28 @@ def _difference(
     context: EvalContext,
     subject: str,
     metric: str,
-    here: Mapping[str, _Credit],
-    before: Mapping[str, _Credit],
-    n: int,
+    rows: Sequence[Sample],
+    origin: Sequence[Sample],
 ) -> EvalResult:
+    """The change, with the test that `alignment compare` and the row's p-value are of."""
+    here, before = _credits(rows, metric), _credits(origin, metric)
     both = [item for item in here if item in before]
     new, old = [here[item].value for item in both], [before[item].value for item in both]
     clusters = [here[item].cluster for item in both]
     change = paired_difference(new, old, clusters, seed=context.seed)
     gained, lost = changed(new, old)
-    if len(set(clusters)) == len(both):
-        test = f"exact McNemar p = {mcnemar_exact(gained, lost):.3g}"
-    else:  # McNemar's test takes the items as independent
-        flips = sign_flip_test(new, old, clusters, seed=context.seed)
-        test = flips.method if flips.value is None else f"{flips.method}, p = {flips.value:.3g}"
+    [measured], [measured_before] = (choice_measures(one, [metric]) for one in (rows, origin))
+    test = in_both(measured_before, measured).p(seed=context.seed)
+    told = test.method if test.value is None else f"{test.method}, p = {test.value:.3g}"
     return benchmark.result(
         context,
         subject,
         f"{metric}_difference",
         change,
-        n - len(both),
+        len(rows) - len(both),
         higher_is_better=True,
         compared_to=context.forgetting_reference(),
-        method=f"{change.method}; gained {gained}, lost {lost}, {test}",
+        method=f"{change.method}; gained {gained}, lost {lost}, {told}",
     )
 
 

@@ -68,11 +68,15 @@ class ForwardKl(ItemBenchmark):
     def skipped(self, context: EvalContext) -> str:
         return "it needs a model besides the origin"
 
-    def settings(self) -> dict[str, Any]:
-        return {"words": self.prompt_words, "continuations": self.continuations, "tokens": self.max_new_tokens}
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        names = ("prompt_words", "continuations", "max_new_tokens")
+        return {name: getattr(self, name) for name in names}
 
     def inputs(self, context: EvalContext) -> Any:
-        return {**super().inputs(context), "origin": context.models[context.forgetting_reference()]}
+        made_of = super().inputs(context)
+        # under the names that stored predictions are found by
+        made_of["words"], made_of["tokens"] = made_of.pop("prompt_words"), made_of.pop("max_new_tokens")
+        return {**made_of, "origin": context.models[context.forgetting_reference()]}
 
     def prepare(self, context: EvalContext) -> None:
         """Has the origin write its continuations, where they are not stored: no other model is in memory yet."""

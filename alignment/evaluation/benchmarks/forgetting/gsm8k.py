@@ -88,8 +88,8 @@ class GSM8KRun(AnsweredBenchmark, StoredBenchmarkRun):
         """Problems have no names: the beginning of the question's SHA-256."""
         return hashlib.sha256(item.question.encode()).hexdigest()[:16]
 
-    def settings(self) -> dict[str, Any]:
-        return {"shots": self.shots}
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        return {**super().settings(context), "shots": self.shots}
 
     def conversations(self, item: Problem) -> list[tuple[Sample, Messages]]:
         messages: Messages = []
@@ -100,12 +100,11 @@ class GSM8KRun(AnsweredBenchmark, StoredBenchmarkRun):
 
     def paired(self, items: Sequence[GSM8KItem]) -> Mapping[str, Paired]:
         """By position: an item of `alignment score` has no name, and all models answer the same list."""
-        right = {
-            str(position): float(final_number(item.solution) == final_number(item.gold))
-            for position, item in enumerate(items)
-            if item.solution is not None
-        }
-        return {"accuracy": {position: (value, position) for position, value in right.items()}}
+        right = [
+            None if item.solution is None else float(final_number(item.solution) == final_number(item.gold))
+            for item in items
+        ]
+        return {"accuracy": {str(position): (value, str(position)) for position, value in enumerate(right)}}
 
     def measures(self, rows: Sequence[Sample]) -> list[Measure]:
         """By the problems' names: another evaluation may have asked fewer."""

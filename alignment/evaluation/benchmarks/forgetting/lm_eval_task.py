@@ -30,9 +30,19 @@ from alignment.evaluation.statistics import (
 if TYPE_CHECKING:
     from alignment.evaluation.harness.tasks import Loaded
 
-UNITS = {"bits_per_byte": "bits/byte"} | dict.fromkeys(
-    ("perplexity", "word_perplexity", "byte_perplexity"), "perplexity"
-)
+# Units of the harness's metrics by name, whatever a model scores. A name that is not here (mcc, a task's own; bleu,
+# chrf, ter and rouge, which it prints out of 100) is in points: nothing is taken for granted of the range.
+UNITS = {
+    **dict.fromkeys(("acc", "acc_all", "acc_bytes", "acc_mutual_info", "acc_norm", "accuracy"), "share"),
+    **dict.fromkeys(("prompt_level_loose_acc", "prompt_level_strict_acc", "partial_accuracy", "mc1", "mc2"), "share"),
+    **dict.fromkeys(("exact_match", "em", "math_verify", "numerical_match", "extraction_rate"), "share"),
+    **dict.fromkeys(("f1", "fscore", "precision", "recall", "r@1", "r@2", "mrr"), "share"),
+    **dict.fromkeys(("bleu_acc", "rouge1_acc", "rouge2_acc", "rougeL_acc"), "share"),
+    **dict.fromkeys(("pct_stereotype", "pct_male_preferred", "pct_female_preferred", "pct_invalid"), "share"),
+    **dict.fromkeys(("json_validity", "schema_compliance"), "share"),
+    **dict.fromkeys(("perplexity", "word_perplexity", "byte_perplexity"), "perplexity"),
+    "bits_per_byte": "bits/byte",
+}
 SLOW = frozenset({"bleu", "chrf", "chrf++", "ter"})  # corpus measures that take seconds each time
 
 
@@ -77,6 +87,10 @@ class LmEvalTask(Benchmark):
     def prepare(self, context: EvalContext) -> None:
         self.loaded(context)
 
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        task = self.loaded(context).task
+        return {"num_fewshot": task.get_config("num_fewshot"), "task_version": str(task.VERSION)}
+
     def inputs(self, context: EvalContext) -> Any:
         task = self.loaded(context)
         return {"task": task.digest, "task_version": str(task.task.VERSION), "bf16": context.settings.bf16}
@@ -96,15 +110,17 @@ class LmEvalTask(Benchmark):
                 _, is_mean = aggregation(task.task, metric)
                 sample["metrics" if is_mean else "items"][name] = plain(row[metric])
                 sample["higher_is_better"][name] = task.task.higher_is_better().get(metric)
-        return list(samples.values())
+        rows = list(samples.values())
+        self.measures(rows)  # refuses a share that is none before the next model is run
+        return rows
 
     def measures(self, rows: Sequence[Sample]) -> list[Measure]:
         found = []
         for metric in _names(rows, "metrics"):
-            values = {row["id"]: _number(row["metrics"].get(metric)) for row in rows}
-            items = {key: ItemValue(value, key) for key, value in values.items()}
+            values = self._values(rows, "metrics", metric)
+            items = {row["id"]: ItemValue(values.get(row["id"]), row["id"]) for row in rows}
             better = rows[0]["higher_is_better"].get(metric)
-            found.append(Measure(metric, items, _unit(metric, [v for v in values.values() if v is not None]), better))
+            found.append(Measure(metric, items, unit(metric), better))
         return found
 
     def score(self, context: EvalContext, samples: Mapping[str, Sequence[Sample]]) -> list[EvalResult]:
@@ -114,13 +130,16 @@ class LmEvalTask(Benchmark):
             before = samples.get(reference) if subject != reference else None
             metrics = [(metric, kind) for kind in ("metrics", "items") for metric in _names(rows, kind)]
             for number, (metric, kind) in enumerate(metrics):
-                own = _values(rows, kind, metric)
-                level = _level(own, context.seed) if kind == "metrics" else self._corpus(context, metric, own)
+                own = self._values(rows, kind, metric)
+                in_unit = unit(metric) if kind == "metrics" else self._corpus_unit(context, metric)
+                average = share_interval if in_unit == "share" else mean_interval
+                level = (
+                    average(list(own.values()), seed=context.seed)
+                    if kind == "metrics"
+                    else self._corpus(context, metric, own)
+                )
                 label = f"{self.name.partition(':')[2]} {metric}"
-                shared = {
-                    "higher_is_better": rows[0]["higher_is_better"].get(metric),
-                    "unit": _unit(metric, list(own.values()) if kind == "metrics" else None),
-                }
+                shared = {"higher_is_better": rows[0]["higher_is_better"].get(metric), "unit": in_unit}
                 unscored = len(rows) - len(own)
                 primary = number == 0
                 results.append(
@@ -128,7 +147,7 @@ class LmEvalTask(Benchmark):
                 )
                 if before is None:
                     continue
-                other = _values(before, kind, metric)
+                other = self._values(before, kind, metric)
                 both = [item for item in own if item in other]
                 if kind == "metrics":
                     new, old = ([values[item] for item in both] for values in (own, other))
@@ -139,6 +158,28 @@ class LmEvalTask(Benchmark):
                 missing = len(rows) - len(both)
                 results.append(self.result(context, subject, f"{metric}_difference", change, missing, **more))
         return results
+
+    def _values(self, rows: Sequence[Sample], kind: str, metric: str) -> dict[str, Any]:
+        """Document id -> what it has for a metric, of those that have something. DataError for a share outside 0..1."""
+        found = {row["id"]: row[kind].get(metric) for row in rows}
+        if kind == "metrics":
+            found = {key: _number(value) for key, value in found.items()}
+        found = {key: value for key, value in found.items() if value is not None and not _holed(value)}
+        for key, value in found.items():
+            if kind == "metrics" and unit(metric) == "share" and not 0 <= value <= 1:
+                raise DataError(
+                    f"{self.name}: {metric}: document {key} scores {value:g}, and a metric of this name is a share in "
+                    "0..1; scale it, or name it otherwise, in the task's file"
+                )
+        return found
+
+    def _corpus_unit(self, context: EvalContext, metric: str) -> str:
+        """Of a metric that is no mean: by its name where the harness's own function makes it, not the task's."""
+        from alignment.evaluation.harness.tasks import aggregation
+
+        function, _ = aggregation(self.loaded(context).task, metric.partition(",")[0])
+        own = getattr(function, "__module__", "") == "lm_eval.api.metrics"
+        return unit(metric) if own else "points"
 
     def _corpus(
         self, context: EvalContext, metric: str, own: Mapping[str, Any], other: Mapping[str, Any] | None = None
@@ -186,14 +227,6 @@ def _names(rows: Sequence[Sample], kind: str) -> list[str]:
     return list(dict.fromkeys(metric for row in rows for metric in row[kind]))
 
 
-def _values(rows: Sequence[Sample], kind: str, metric: str) -> dict[str, Any]:
-    """Document id -> what it has for a metric, of those that have something."""
-    found = {row["id"]: row[kind].get(metric) for row in rows}
-    if kind == "metrics":
-        found = {key: _number(value) for key, value in found.items()}
-    return {key: value for key, value in found.items() if value is not None and not _holed(value)}
-
-
 def _holed(value: Any) -> bool:
     """Whether an item misses a number, as one with an infinite likelihood does."""
     return isinstance(value, list) and any(one is None or _holed(one) for one in value)
@@ -207,15 +240,6 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _level(values: Mapping[str, float], seed: int) -> Interval:
-    numbers = list(values.values())
-    if all(0 <= number <= 1 for number in numbers):
-        return share_interval(numbers, seed=seed)
-    return mean_interval(numbers, seed=seed)
-
-
-def _unit(metric: str, values: Sequence[float] | None) -> str:
-    """`values`: of a mean; a mean of values in 0..1 is a share."""
-    if values is not None:
-        return "share" if all(0 <= value <= 1 for value in values) else "points"
+def unit(metric: str) -> str:
+    """Of a metric by its name (`exact_match,strict`: with a filter), the same for every model."""
     return UNITS.get(metric.partition(",")[0], "points")

@@ -77,7 +77,7 @@ class Wikitext(StoredBenchmarkRun):
     def stored(self) -> str:
         return "perplexity"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         return {"window": self.window}
 
     def rows(self, context: EvalContext) -> tuple[list[Row], bool]:

@@ -37,14 +37,11 @@ class BestOfNAnswers(Benchmark):
     version = 1
     same = ("prompt", "group")
 
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        return {"n": self.n, "temperature": self.temperature, "max_new_tokens": context.settings.max_new_tokens}
+
     def inputs(self, context: EvalContext) -> Any:
-        return {
-            "prompts": prompts_digest(context),
-            "n": self.n,
-            "temperature": self.temperature,
-            "max_new_tokens": context.settings.max_new_tokens,
-            "bf16": context.settings.bf16,
-        }
+        return {"prompts": prompts_digest(context), "bf16": context.settings.bf16, **self.settings(context)}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
         from alignment.generation.generate import generate

@@ -46,9 +46,12 @@ class JudgedWins(Benchmark):
     def skipped(self, context: EvalContext) -> str:
         return "it needs two models and held-out prompts"
 
-    def inputs(self, context: EvalContext) -> Any:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         assert context.judge is not None
         return {"judge": context.judge.identity}
+
+    def inputs(self, context: EvalContext) -> Any:
+        return self.settings(context)
 
     def made_of(self, context: EvalContext, subject: str) -> str:
         from alignment.atomic import json_digest
@@ -88,7 +91,7 @@ class JudgedWins(Benchmark):
         wins, ties = win_rate(values, groups, seed=seed), tie_rate(values, groups, seed=seed)
         both = mean_win_rate([both_orders(row) for row in scored], seed=seed)
         deltas = [row["lengths"][1] - row["lengths"][0] for row in scored]  # baseline - model
-        at_equal_length = length_only_rate(values, deltas)
+        at_equal_length = length_only_rate(values, deltas, groups)
         by, missing = _by(rows), len(rows) - len(scored)
         up: dict[str, Any] = {"compared_to": context.baseline, "higher_is_better": True}
         won = {"primary": True, "method": f"wins in both orders + 1/2 ties; {wins.method}"}

@@ -76,8 +76,8 @@ class MtBenchAnswers(ItemBenchmark):
     def item_id(self, item: Any) -> str:
         return str(item.id)
 
-    def inputs(self, context: EvalContext) -> Any:
-        return {**super().inputs(context), "max_new_tokens": context.settings.max_new_tokens}
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        return {"max_new_tokens": context.settings.max_new_tokens}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
         from alignment.generation.generate import generate
@@ -138,9 +138,12 @@ class MtBench(Benchmark):
     def prepare(self, context: EvalContext) -> None:
         self.answered().prepare(context)
 
-    def inputs(self, context: EvalContext) -> Any:
+    def settings(self, context: EvalContext) -> dict[str, Any]:
         assert context.judge is not None
         return {"judge": context.judge.identity}
+
+    def inputs(self, context: EvalContext) -> Any:
+        return self.settings(context)
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
         assert context.judge is not None

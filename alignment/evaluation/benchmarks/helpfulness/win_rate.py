@@ -138,7 +138,7 @@ class WinRate(Benchmark):
             if value is not None
         ]
         values, ours, theirs, groups, deltas = ([row[column] for row in judged] for column in range(5))
-        at_equal_length = length_only_rate(values, deltas)
+        at_equal_length = length_only_rate(values, deltas, groups)
         wins = win_rate(values, groups, seed=context.seed)
         ties = tie_rate(values, groups, seed=context.seed)
         difference = paired_difference(ours, theirs, groups, seed=context.seed)

@@ -33,13 +33,11 @@ class WinRateAnswers(Benchmark):
     def skipped(self, context: EvalContext) -> str:
         return "there are no held-out prompts"
 
+    def settings(self, context: EvalContext) -> dict[str, Any]:
+        return {"max_new_tokens": context.settings.max_new_tokens}
+
     def inputs(self, context: EvalContext) -> Any:
-        settings = context.settings
-        return {
-            "prompts": prompts_digest(context),
-            "max_new_tokens": settings.max_new_tokens,
-            "bf16": settings.bf16,
-        }
+        return {"prompts": prompts_digest(context), "bf16": context.settings.bf16, **self.settings(context)}
 
     def predict(self, context: EvalContext, subject: str, model: LoadedModel | None) -> list[Sample]:
         from alignment.generation.generate import generate

@@ -82,13 +82,20 @@ class RewardBench(ScorerItems):
         ]
 
     def measures(self, rows: Sequence[Sample]) -> list[Measure]:
+        if self.undefined(rows):
+            return []
+        items = {row["id"]: ItemValue(None, row["prompt"]) for row in rows}
         scored = [row for row in rows if None not in row["scores"]]
-        weights = bench_weights(_credits(scored))
-        items = {
-            row["id"]: ItemValue(credit.value * weight, credit.prompt, weight)
-            for row, credit, weight in zip(scored, _credits(scored), weights, strict=True)
-        }
-        return [Measure("score", items)] if items else []
+        credits = _credits(scored)
+        for row, credit, weight in zip(scored, credits, bench_weights(credits), strict=True):
+            items[row["id"]] = ItemValue(credit.value * weight, credit.prompt, weight)
+        return [Measure("score", items)]
+
+    def undefined(self, rows: Sequence[Sample]) -> Mapping[str, str]:
+        """The published score is the mean of all four sections: of fewer it is another number."""
+        there = {SECTION_OF[credit.subset] for credit in _credits(rows)}
+        missing = [section for section in SECTIONS if section not in there]
+        return {"score": f"no scored pair of {', '.join(missing)}: it is of all four sections"} if missing else {}
 
     def score(self, context: EvalContext, samples: Mapping[str, Sequence[Sample]]) -> list[EvalResult]:
         return [row for subject, rows in samples.items() for row in self._levels(context, subject, rows)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignment.evaluation.benchmarks.benchmark import Sample
@@ -146,8 +146,10 @@ def _calibration_error(
         lambda drawn: expected_calibration_error(p[drawn], y[drawn], BINS), len(p), groups, seed=seed, name=what
     )
     moved = statistic_interval(distance, len(p), groups, seed=seed, name=what)
-    if error.value is None or error.high is None or moved.high is None:
+    if error.value is None or error.high is None:
         return error
+    if moved.high is None:
+        return replace(error, low=None, high=None, method=moved.method)
     return Interval(
         error.value,
         max(0.0, error.value - moved.high),

@@ -85,8 +85,9 @@ class Jailbreaks(MeasuredBenchmark):
     def item_id(self, item: RefusalPrompt) -> str:
         return item.id
 
-    def settings(self) -> dict[str, Any]:
-        return {"templates": [template.model_dump() for template in read_probe(self.templates, Template)]}
+    def inputs(self, context: EvalContext) -> Any:
+        templates = [template.model_dump() for template in read_probe(self.templates, Template)]
+        return {**super().inputs(context), "templates": templates}
 
     def conversations(self, item: RefusalPrompt) -> list[tuple[Sample, Messages]]:
         asked = [(PLAIN, PLAIN, item.prompt)]
