@@ -66,7 +66,7 @@ def _context(evaluation: Evaluation, chosen: Chosen, registry: ModelRegistry, sa
     from alignment.evaluation.lineage import starts
     from alignment.preferences.sources import load
     from alignment.sources.resolve import resolve
-    from alignment.stages.rows import reference_answers
+    from alignment.stages.reference_answers import reference_answers
 
     judges = [*evaluation.rewards, *evaluation.training_rewards]
     named = [*evaluation.models, *judges] + ([evaluation.compare_to] if evaluation.compare_to else [])
@@ -142,6 +142,7 @@ def _scorers(
     say: Say,
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     from alignment.scorers import reward_model_from
+    from alignment.stages.reference_answers import agreed
     from reward.rules import NEEDS_REFERENCE, RULES, RuleScorer
 
     scorers: dict[str, Scorer] = {}
@@ -152,7 +153,7 @@ def _scorers(
 
             raise RecipeError(f"unknown rule {name!r}{nearest(name, RULES)}")
         try:
-            scorers[name] = RuleScorer(name, dict(answers) if name in NEEDS_REFERENCE else None)
+            scorers[name] = RuleScorer(name, agreed(answers, name, "scorers") if name in NEEDS_REFERENCE else None)
         except ValueError as error:
             raise RecipeError(f"rule {name}: {error}") from error
         ids[name] = f"rule {name}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LoraSettings(BaseModel):
     """LoRA (Hu et al. 2021, arXiv:2106.09685): W + (lora_alpha / r) · B·A, with peft's names for the keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Literal["lora"] = "lora"
     r: int = Field(16, ge=1)

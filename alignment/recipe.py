@@ -115,7 +115,7 @@ def parse_recipe(raw: dict[str, Any], where: str, overrides: Sequence[str] = ())
         if item.kind not in STAGES:
             known = [*STAGES, REPEAT]
             raise RecipeError(f"{where}: {item.at}: unknown stage {item.kind!r}{nearest(item.kind, known)}")
-        _own_name(item, items[:index], where)
+        _own_name(item, items[:index], head, where)
         before = [other for other in items[:index] if sees(item, other)]
         settings = _validate(STAGES[item.kind].settings, _given(item, before, head), f"{where}: {item.name}")
         visible = {other.name for other in before}
@@ -131,13 +131,18 @@ def parse_recipe(raw: dict[str, Any], where: str, overrides: Sequence[str] = ())
     return Recipe(head, tuple(stages))
 
 
-def _own_name(item: Item, before: Sequence[Item], where: str) -> None:
-    """No other stage answers to a stage's name, nor to the one that its rounds share."""
+def _own_name(item: Item, before: Sequence[Item], head: Head, where: str) -> None:
+    """No other stage answers to a stage's name, nor to the one that its rounds share; no data set to one of records."""
     taken = {"base", *(other.name for other in before)}
     taken |= {o.plain for o in before if not (o.round and item.round and o.round.block == item.round.block)}
     for name in (item.plain, item.name):
         if name in taken:
             raise RecipeError(f"{where}: two stages are called {name!r}; give one a `name:` of its own")
+        if name in head.data and STAGES[item.kind].produces == "records":
+            raise RecipeError(
+                f"{where}: {item.at}: the records of this {item.kind} stage and a data set are both called {name!r}; "
+                "give the stage a `name:` of its own, or the data set another name"
+            )
 
 
 def _rounds(before: Sequence[Item], head: Head) -> dict[str, str]:

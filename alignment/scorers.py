@@ -15,7 +15,7 @@ from alignment.runtime import autocast_bf16, pick_device
 from alignment.sources import Say
 from alignment.sources.resolve import log
 from reward.rules import RuleScorer
-from reward.scorer import Messages, RowError, Scorer, SpreadScorer
+from reward.scorer import LimitedScorer, Messages, RowError, Scorer, SpreadScorer
 
 if TYPE_CHECKING:
     from reward.model import RewardModel
@@ -104,9 +104,16 @@ class CheckedScorer:
             raise ValueError("two terms have one name")
         self.terms = tuple(terms)
 
-    def check_prompts(self, ids: Sequence[str], prompts: Sequence[Messages]) -> None:
-        """Raises DataError for a prompt that has no reference answer where a rule needs one, before it is answered."""
+    def check_prompts(self, ids: Sequence[str], prompts: Sequence[Messages], answer_tokens: int = 0) -> None:
+        """Finds the prompts whose answers could not be judged before they are answered.
+
+        Raises:
+            DataError: no reference answer where a rule needs one, or a model whose context is too short for the prompt
+                and an answer of `answer_tokens`.
+            AlignmentError: a model cannot read the prompt.
+        """
         for term in self.terms:
+            _check_room(term, ids, prompts, answer_tokens)
             lacking = term.scorer.without_reference(prompts) if isinstance(term.scorer, RuleScorer) else []
             if lacking:
                 count = f"{len(lacking)} of {len(prompts)} prompts have none"
@@ -146,6 +153,22 @@ class CheckedScorer:
                 variance += np.square(term.weight * spread.astype(np.float64))
         summed = _finite("the weighted sum", ids, total)
         return Scored(summed, terms, np.sqrt(variance).astype(np.float32) if ensembles else None)
+
+
+def _check_room(term: Term, ids: Sequence[str], prompts: Sequence[Messages], answer_tokens: int) -> None:
+    if not isinstance(term.scorer, LimitedScorer):
+        return
+    for record, prompt in zip(ids, prompts, strict=True):
+        try:
+            why = term.scorer.no_room(prompt, answer_tokens)
+        except Exception as error:
+            text = f"prompt {record}: scorer {term.name} failed ({type(error).__name__}: {_line(error)})"
+            raise AlignmentError(text) from error
+        if why is not None:
+            raise DataError(
+                f"prompt {record}: scorer {term.name}: {why}; lower max_prompt_length or max_new_tokens, or take a "
+                "model with a longer context"
+            )
 
 
 def _asked(

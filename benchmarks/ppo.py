@@ -129,8 +129,12 @@ def run_in_turn(settings: PPOSettings, python: Path, folder: str) -> dict[str, l
         for side, run in sides.items():
             runs[side].append(run())
             say(f"ppo {repeat + 1}/{settings.repeats}: {side}, {median(runs[side][-1:], 'wall'):.2f} s a step")
-    for name in ("dtype", "rows"):
-        values = {str(run.get(name)) for run in (*runs["ours"], *runs["theirs"])}
+    facts: dict[str, Callable[[Side], Any]] = {
+        "dtype": lambda run: run["dtype"],
+        "answers a step": lambda run: [len(step) for step in run["answers"]],
+    }
+    for name, fact in facts.items():
+        values = {str(fact(run)) for run in (*runs["ours"], *runs["theirs"])}
         if len(values) > 1:
             raise AlignmentError(f"the two sides did not do the same work: {name} {', '.join(sorted(values))}")
     return runs

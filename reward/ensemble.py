@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reward.scorer import Messages, RowError, Scorer
+from reward.scorer import LimitedScorer, Messages, RowError, Scorer
 
 Aggregate = Callable[[Tensor], Tensor]  # (..., H) scores of H members -> (...)
 
@@ -83,6 +83,12 @@ class ScorerEnsemble:
         self.name = name
         self._scorers = tuple(scorers)
         self._aggregate = aggregate_rule(aggregate, penalty)
+
+    def no_room(self, prompt: Messages, answer_tokens: int) -> str | None:
+        """As `LimitedScorer.no_room`, of the first member that has no room."""
+        limited = (scorer for scorer in self._scorers if isinstance(scorer, LimitedScorer))
+        found = ((scorer.name, scorer.no_room(prompt, answer_tokens)) for scorer in limited)
+        return next((f"{name}: {why}" for name, why in found if why is not None), None)
 
     def member_scores(self, prompts: Sequence[Messages], responses: Sequence[str]) -> npt.NDArray[np.float32]:
         """Scores of every member: (n, H) float32.

@@ -102,6 +102,13 @@ def float_head(model: Any) -> None:
     score_head(model)
 
 
+def context_length(model: Any) -> int | None:
+    """The most tokens of a row that the model takes; None where its positions have no end, as BLOOM's."""
+    config = _classifier(model).config.get_text_config()
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))  # the latter MPT's
+    return next((int(limit) for limit in named if limit is not None), None)
+
+
 def _classifier(model: Any) -> Any:
     """The transformers model inside a PeftModel, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -133,7 +140,7 @@ class RewardModel:
             encode: (prompt messages, response text) -> token ids of prompt and response.
             name: the scorer's name in results.
             batch_size: rows per forward pass.
-            max_length: longest row in tokens; None takes the model's own limit.
+            max_length: longest row in tokens; None takes the model's own limit, if it has one.
             autocast: run the trunk under autocast in this dtype; the head stays float32.
             aggregate: a row of AGGREGATES; None takes what the model was trained for.
             penalty: of the aggregate `uncertainty`; None takes what the model was trained with, or 1.
@@ -148,7 +155,7 @@ class RewardModel:
         self.name = name
         self._encode = encode
         self._batch_size = batch_size
-        self._max_length = max_length or int(model.config.max_position_embeddings)
+        self._max_length = max_length or context_length(model)
         self._autocast = autocast
         self._aggregate = head_rule(model, aggregate, penalty)
 
@@ -162,6 +169,11 @@ class RewardModel:
         """The loss with a probability of ties that the model was trained with, and its parameter; None of another."""
         found = marker(self.model).get("ties")
         return None if found is None else (str(found[0]), float(found[1]))
+
+    def no_room(self, prompt: Messages, answer_tokens: int) -> str | None:
+        """As `LimitedScorer.no_room`."""
+        limit = self._max_length
+        return None if limit is None else no_room(self._encode(prompt, "a"), answer_tokens, limit)
 
     def rewards(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Rewards of a right-padded batch (`input_ids`, `attention_mask`): (N,) float32, with gradients."""
@@ -199,6 +211,12 @@ class RewardModel:
         return scores
 
 
+def no_room(row: Sequence[int], answer_tokens: int, limit: int) -> str | None:
+    """`LimitedScorer.no_room`, from the row of the prompt with an answer of one token and the most tokens of a row."""
+    length = len(row) - 1 + answer_tokens
+    return f"{length} tokens with an answer of {answer_tokens}, limit {limit}" if length > limit else None
+
+
 def check_texts(prompts: Sequence[Messages], responses: Sequence[str]) -> None:
     """Raises ValueError when there is nothing to score, or not one prompt for each response."""
     if len(prompts) != len(responses):
@@ -212,7 +230,7 @@ def run_rows(
     rows: Sequence[Sequence[int]],
     run: Callable[[dict[str, Tensor], list[int]], T],
     batch_size: int,
-    max_length: int,
+    max_length: int | None,
     autocast: torch.dtype | None,
 ) -> list[tuple[list[int], T]]:
     """`run(batch, indices of its rows)` over right-padded batches of `rows`, without gradients.
@@ -222,7 +240,7 @@ def run_rows(
     RowError for a row longer than `max_length`.
     """
     for index, row in enumerate(rows):
-        if len(row) > max_length:
+        if max_length is not None and len(row) > max_length:
             why = f"{len(row)} tokens with its prompt, limit {max_length}"
             raise RowError(index, f"{why}; give shorter texts, or take a model with a longer context")
     order = _alike_together(rows)

@@ -37,6 +37,15 @@ class SpreadScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class LimitedScorer(Scorer, Protocol):
+    """A scorer that cannot read rows of any length."""
+
+    def no_room(self, prompt: Messages, answer_tokens: int) -> str | None:
+        """Why an answer of so many tokens, by this scorer's count, does not fit behind `prompt`; None if it does."""
+        ...
+
+
 class RowError(ValueError):
     """One response cannot be scored. `row`: its index among those given; `reason`: why."""
 

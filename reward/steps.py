@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reward.model import check_texts, float_head, marker, position_rewards, run_rows
+from reward.model import check_texts, context_length, float_head, marker, no_room, position_rewards, run_rows
 from reward.scorer import Messages
 
 # (prompt, response) -> token ids of the whole row, and the index in them of every step's last token
@@ -72,7 +72,7 @@ class ProcessRewardModel:
                 model was trained with.
             name: the scorer's name in results.
             batch_size: rows per forward pass.
-            max_length: longest row in tokens; None takes the model's own limit.
+            max_length: longest row in tokens; None takes the model's own limit, if it has one.
             autocast: run the trunk under autocast in this dtype; the head stays float32.
             aggregate: a row of STEP_SCORES; None takes what the model was trained for, or the product.
 
@@ -87,9 +87,14 @@ class ProcessRewardModel:
         self.name = name
         self._encode = encode
         self._batch_size = batch_size
-        self._max_length = max_length or int(model.config.max_position_embeddings)
+        self._max_length = max_length or context_length(model)
         self._autocast = autocast
         self._score = STEP_SCORES[rule]
+
+    def no_room(self, prompt: Messages, answer_tokens: int) -> str | None:
+        """As `LimitedScorer.no_room`."""
+        limit = self._max_length
+        return None if limit is None else no_room(self._encode(prompt, "a")[0], answer_tokens, limit)
 
     def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> npt.NDArray[np.float32]:
         """Scores of `n` responses to `n` prompts: (n,) float32 in 0..1, in the order given.

@@ -14,9 +14,12 @@ _NUMBER = re.compile(
     r"((?<![0-9A-Za-z)\]])[-\u2212\u2013])?"  # a sign, not the minus of 16-3
     r"(?:[$€£]\s?([-\u2212\u2013])?)?"
     r"([0-9]+(?:[.,][0-9]+|\s?/\s?[0-9]+|\x20[0-9]+/[0-9]+|,?\x200[0-9]{2}(?![0-9]))*"  # 1,018.5, 1/2, 1 1/2, 1 018
+    r"(?:[eE][-+]?[0-9]{1,2}(?![0-9A-Za-z]))?"  # 2e3
     r"|(?<![\w.])\.[0-9]+|\\?[dt]?frac\{[^{}]*\}\{[^{}]*\})"
 )
-_PLAIN = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)?(?:\.[0-9]+)?")  # of what _NUMBER finds, what has one reading
+# Of what _NUMBER finds, what has one reading.
+_PLAIN = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)?(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_MINUS_APART = re.compile(r"[ \t]*[-\u2212\u2013] (?=[$€£]?[0-9.])")  # `#### - 5`; on the next line it is a list
 _BEFORE_NUMBER = " \t\r\n*_`\\([{"  # Markdown and LaTeX around an answer
 
 
@@ -44,6 +47,7 @@ def final_number(text: str) -> Decimal | None:
     """
     found, (before, *behind) = None, text.split(MARK)
     for tail in reversed(behind):
+        tail = _MINUS_APART.sub("-", tail, count=1) if _MINUS_APART.match(tail) else tail
         found = _NUMBER.match(tail.lstrip(_BEFORE_NUMBER)) or _last(tail)
         if found is not None:
             break

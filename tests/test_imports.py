@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room may import from rooms of a lower number, and from itself.
 RANK = {
     "errors": 0,
+    "scorer_names": 0,
     "atomic": 1,
     "shipped": 1,
     "repeat": 1,

@@ -95,6 +95,17 @@ def test_bad_settings_are_named(stages: dict[str, Any], message: str) -> None:
         parse_recipe(changed(**stages), "demo.yaml")
 
 
+def test_a_data_set_and_a_stages_records_have_names_of_their_own() -> None:
+    named = {"prefs": {"source": "prefs.jsonl"}, "judged": {"source": "b.jsonl"}}
+    rank = {"rank": {"data": "prefs", "name": "judged", "reward": [{"rule": "length"}]}}
+    message = r"demo.yaml: stages\[0\].*: the records of this rank stage and a data set are both called 'judged'; give"
+    for stages in ([rank], [{"repeat": {"rounds": 1, "stages": [rank]}}]):
+        with pytest.raises(RecipeError, match=message):
+            parse_recipe({**BASE, "data": named, "stages": stages}, "demo.yaml")
+    sft = [{"sft": {"data": "judged", "name": "judged"}}]  # a policy is no data
+    assert parse_recipe({**BASE, "data": named, "stages": sft}, "demo.yaml").stages[0].data["train"].source == "b.jsonl"
+
+
 def test_a_split_stands_in_the_stage() -> None:
     raw = changed()
     raw["data"] = {name: spec | {"split": "test"} for name, spec in raw["data"].items()}

@@ -290,6 +290,42 @@ def test_a_missing_reference_is_known_before_anything_is_answered() -> None:
         scorer.score(IDS, PROMPTS, ANSWERS)
 
 
+def test_a_context_too_short_is_known_before_anything_is_answered(
+    registry: ModelRegistry, tiny_model_dir: Path
+) -> None:
+    """The most tokens for which nothing is said are those of an answer that just fits, for every kind of model."""
+    heads, _ = stored(registry, tiny_model_dir, {})
+    steps, _ = stored(registry, tiny_model_dir, {"separator": "\n"})
+    members = [reward_model_from(ref, registry, name=name, device="cpu") for name, ref in (("h", heads), ("s", steps))]
+    for scorer in (*members, ScorerEnsemble(members), ScorerEnsemble([RuleScorer("plain"), members[1]])):
+        checked = CheckedScorer([Term("plain", RuleScorer("plain")), Term("rm", scorer)])
+        row = text_encoder(load_reward(heads, registry, device="cpu")[1])(PROMPTS[0], "a")
+        fits = 512 - (len(row) - 1)
+        checked.check_prompts(IDS[:1], PROMPTS[:1])
+        checked.check_prompts(IDS[:1], PROMPTS[:1], fits)
+        with pytest.raises(
+            DataError, match=rf"^prompt {IDS[0]}: scorer rm: .*513 tokens with .*{fits + 1}, limit 512; "
+        ):
+            checked.check_prompts(IDS[:1], PROMPTS[:1], fits + 1)
+        checked.score(IDS[:1], PROMPTS[:1], ["a" * fits])
+        with pytest.raises(AlignmentError, match="513 tokens with its prompt, limit 512"):
+            checked.score(IDS[:1], PROMPTS[:1], ["a" * (fits + 1)])
+
+
+def test_a_prompt_that_a_model_cannot_read_is_named_before_it_is_answered() -> None:
+    class Unreadable:
+        name = "rm"
+
+        def no_room(self, prompt: Messages, answer_tokens: int) -> str | None:
+            raise ValueError("no such\nrole")
+
+        def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> Any:
+            raise AssertionError
+
+    with pytest.raises(AlignmentError, match=rf"^prompt {IDS[0]}: scorer rm failed \(ValueError: no such role\)$"):
+        CheckedScorer([Term("rm", Unreadable())]).check_prompts(IDS, PROMPTS, 3)
+
+
 def test_what_a_caller_may_not_do() -> None:
     with pytest.raises(ValueError, match="there is no scorer"):
         CheckedScorer([])

@@ -32,6 +32,19 @@ def counted_judgements(record: PreferenceRecord) -> list[Judgement]:
     return [judgement for judgement in latest.values() if judgement.status == "submitted"]
 
 
+def declined(record: PreferenceRecord) -> bool:
+    """Whether everyone who was shown the record skipped it or took their judgement back, and nobody is still at it.
+
+    Of each annotator the latest revision decides, a draft too. A record that nobody was shown is not declined.
+    """
+    latest: dict[str, Judgement] = {}
+    for judgement in record.judgements:
+        held = latest.get(judgement.annotator.id)
+        if not judgement.gold and (held is None or judgement.revision > held.revision):
+            latest[judgement.annotator.id] = judgement
+    return bool(latest) and all(judgement.status in ("skipped", "retracted") for judgement in latest.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Shares of judgements for K responses; every matrix is (K, K), row against column.

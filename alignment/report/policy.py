@@ -5,8 +5,10 @@ Reads the logs only. A metric that a stage did not log, or logged as null, is le
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from alignment.report.display import MINUS, NOT_AVAILABLE, grouped, number
 from alignment.report.load import POLICY_KINDS, Run, Sample, Stage
 from alignment.report.tables import Table
+from alignment.scorer_names import term_label
 
 SCORES = "objective/scores"
 RAW = "objective/raw_scores"
@@ -92,19 +95,43 @@ def groups(run: Run) -> list[Group]:
     """Policy-optimisation stages with a log, in the run's order.
 
     Stages of one kind whose names differ by a round (`ppo_1`, `ppo_2`) are seeds of one experiment if they started
-    from the same model; rounds that go on from each other are not.
+    from the same model with the same settings; rounds that go on from each other are not. Settings are the same that
+    differ in the seed, in their own name, or in the round of a stage that they name.
     """
+    rounds = {s.name: suffix["stem"] for s in run.manifest.stages if (suffix := _ROUND.fullmatch(s.name))}
     found: dict[tuple[str, str, str], list[Stage]] = {}
     for stage in run.manifest.stages:
         if stage.kind in POLICY_KINDS and any(point.split == "train" for point in run.logs.get(stage.name, ())):
             suffix = _ROUND.fullmatch(stage.name)
             name = suffix["stem"] if suffix else stage.name
             alone = "" if suffix else stage.name
-            found.setdefault((stage.kind, name + "\0" + alone, stage.inputs.get("model", "")), []).append(stage)
+            started = json.dumps([stage.inputs.get("model", ""), _settings(stage, rounds)], sort_keys=True)
+            found.setdefault((stage.kind, name + "\0" + alone, started), []).append(stage)
+    several = Counter(key for (_, key, _), stages in found.items() if len(stages) > 1)
     return [
-        Group(key.partition("\0")[0] if len(stages) > 1 else stages[0].name, kind, tuple(stages))
+        Group(_group_name(key.partition("\0")[0], stages, several[key] > 1), kind, tuple(stages))
         for (kind, key, _), stages in found.items()
     ]
+
+
+def _group_name(stem: str, stages: Sequence[Stage], shared: bool) -> str:
+    """What the rounds share; all their names where another experiment's rounds share it too."""
+    if len(stages) == 1:
+        return stages[0].name
+    return "+".join(stage.name for stage in stages) if shared else stem
+
+
+def _settings(stage: Stage, rounds: Mapping[str, str]) -> Any:
+    """What two seeds have in common; `rounds`: stage of a round -> the name that rounds share."""
+
+    def common(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: common(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [common(inner) for inner in value]
+        return rounds.get(value, value) if isinstance(value, str) else value
+
+    return common({key: value for key, value in stage.settings.items() if key not in ("seed", "name")})
 
 
 def series(run: Run, stage: str, key: str) -> dict[int, float]:
@@ -116,11 +143,7 @@ def series(run: Run, stage: str, key: str) -> dict[int, float]:
 def metrics(run: Run, group: Group) -> list[Metric]:
     """What at least one stage of the group logged; a term that is the reward itself is not told twice."""
     logged = {key: None for s in group.stages for p in run.logs[s.name] if p.split == "train" for key in p.metrics}
-    watched = {
-        str(term.get("name") or term.get("rule") or term.get("model"))
-        for s in group.stages
-        for term in _terms(s.settings)
-    }
+    watched = {term_label(term) for s in group.stages for term in _terms(s.settings)}
     terms = []
     for key in logged:
         name = key.removeprefix(f"{SCORES}/")

@@ -58,14 +58,14 @@ STAGES: dict[str, Stage] = {
     "rloo": Stage(rloo.RLOOSettings, rloo.run, rloo.check, produces="policy", version=1),
     "grpo": Stage(grpo.GRPOSettings, grpo.run, grpo.check, produces="policy", version=1),
     "sample": Stage(sample.SampleSettings, sample.run, sample.check, produces="records", version=1),
-    "rank": Stage(rank.RankSettings, rank.run, rank.check, produces="records", version=1),
-    "best_of_n": Stage(best_of_n.BestOfNSettings, best_of_n.run, best_of_n.check, produces="records", version=1),
+    "rank": Stage(rank.RankSettings, rank.run, rank.check, produces="records", version=2),
+    "best_of_n": Stage(best_of_n.BestOfNSettings, best_of_n.run, best_of_n.check, produces="records", version=2),
     "rejection_sample": Stage(
         rejection_sample.RejectionSampleSettings,
         rejection_sample.run,
         rejection_sample.check,
         produces="records",
-        version=1,
+        version=2,
     ),
     "evaluate": Stage(evaluate.EvaluateSettings, evaluate.run, evaluate.check, produces=None, version=2),
     # It is no evaluation: its prompts are those that the policies it compares were trained on.

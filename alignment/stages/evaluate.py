@@ -134,7 +134,8 @@ def _chosen(stage: str, settings: EvaluateSettings) -> Chosen:
 
 def run(context: RunContext, settings: EvaluateSettings) -> StageResult:
     from alignment.evaluation.suite import run_suites
-    from alignment.stages.rows import load, reference_answers
+    from alignment.stages.reference_answers import reference_answers
+    from alignment.stages.rows import load
 
     loaded = load(context, "heldout")
     answers = reference_answers(loaded.records, context.data["heldout"].criterion)
@@ -214,13 +215,15 @@ def _scorers(
 ) -> tuple[dict[str, Scorer], dict[str, str], frozenset[str]]:
     """Judges by name, what each one is, and which of them the run was trained on."""
     from alignment.scorers import reward_model_from
+    from alignment.stages.reference_answers import agreed
     from reward.rules import NEEDS_REFERENCE, RuleScorer
 
     scorers: dict[str, Scorer] = {}
     ids: dict[str, str] = {}
     for name in settings.scorers:
+        answers = agreed(references, name, f"{context.stage}: scorers") if name in NEEDS_REFERENCE else None
         try:
-            scorers[name] = RuleScorer(name, references if name in NEEDS_REFERENCE else None)
+            scorers[name] = RuleScorer(name, answers)
         except ValueError as error:
             raise DataError(f"{context.stage}: scorers: {error}") from error
         ids[name] = f"rule {name}"

@@ -29,7 +29,7 @@ class ForgettingGate(BaseModel):
     its point estimate, `significant` or not. `learned_at`: benchmark -> the stage that taught it, for BWT, F and FWT.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_drop: float | None = Field(None, ge=0)
     max_rise: dict[str, float] = {}

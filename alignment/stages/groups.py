@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from alignment.errors import RecipeError
 from alignment.stages.on_policy import OnPolicySettings
+from alignment.stages.settings import one_end
 
 _BATCH = "answers are drawn for one step at a time: per_device_train_batch_size x gradient_accumulation_steps"
 _HELD_OUT = "nothing is held out here; put an `evaluate` stage after this one"
@@ -43,8 +44,7 @@ class GroupSettings(OnPolicySettings):
     def no_contradiction(self) -> GroupSettings:
         if self.trainer.get("bf16") and self.trainer.get("fp16"):
             raise ValueError("trainer.bf16 and trainer.fp16 are both on; keep one")
-        if int(self.trainer.get("max_steps", -1)) > 0 and "num_train_epochs" in self.trainer:
-            raise ValueError("trainer.max_steps and trainer.num_train_epochs both say when to stop; keep one")
+        one_end(self.trainer)
         return self
 
     def trl_arguments(self) -> dict[str, Any]:

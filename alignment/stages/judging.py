@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,12 @@ from alignment.preferences.record import Annotator, PreferenceRecord, Response
 from alignment.preferences.scored import by_scores
 from alignment.preferences.views import plain
 from alignment.runs import RunContext
-from alignment.stages.rows import REFERENCE
-from alignment.stages.scoring import Reward
+from alignment.scorer_names import OVERALL
+from alignment.stages.reference_answers import REFERENCE
+from alignment.stages.scoring import Reward, ScorerTerm
 
 if TYPE_CHECKING:
     from alignment.scorers import CheckedScorer
-
-OVERALL = "overall"  # the criterion of the score that orders
 
 Scores = dict[str, list[float]]  # criterion -> a score for each judged response; `overall` first
 
@@ -26,22 +26,43 @@ def candidates(record: PreferenceRecord) -> list[Response]:
 
 
 def annotator(context: RunContext, reward: Reward) -> Annotator:
-    """The scorer as an annotator; its id names each model and rule, and the weights and penalties that are not 1."""
+    """The scorer as an annotator; its id names each model and rule, and weights and options that are not the default.
+
+    `0.5*length_target(target=20) + run-reward@1`: what is called differently in results alone is the same scorer.
+    """
     if isinstance(reward, str):
         return Annotator(id=context.inputs["reward"], kind="model")
     parts = []
     for place, term in enumerate(reward, 1):
         refs = [context.inputs[role] for role in term.inputs(f"reward_{place}")]
-        name = _ensemble(refs, term.options) if term.models else refs[0] if refs else term.label
-        parts.append(name if term.weight == 1 else f"{term.weight:g}*{name}")
+        name = _ensemble(refs, term.options) if term.models else (refs[0] if refs else term.rule or "") + _options(term)
+        parts.append(name if term.weight == 1 else f"{_short(term.weight)}*{name}")
     return Annotator(id=" + ".join(parts), kind="rule" if all(term.rule for term in reward) else "model")
 
 
 def _ensemble(refs: Sequence[str], options: Mapping[str, Any]) -> str:
     """`uncertainty 0.5 (a@1, b@1)`."""
     penalty = options.get("penalty", 1)
-    weight = "" if penalty == 1 else f"{penalty:g} "
+    weight = "" if penalty == 1 else f"{_short(penalty)} "
     return f"{options.get('aggregate', 'mean')} {weight}({', '.join(refs)})"
+
+
+def _options(term: ScorerTerm) -> str:
+    """`(aggregate="uncertainty", penalty=0.5)`, by name; nothing where none was given but the rule's defaults.
+
+    What a model would do without options is its own affair, so that each one given to it counts.
+    """
+    from reward.rules import options_of
+
+    default = options_of(term.rule) if term.rule else {}
+    given = {key: value for key, value in sorted(term.options.items()) if key not in default or value != default[key]}
+    told = ", ".join(f"{k}={_short(v) if isinstance(v, int | float) else json.dumps(v)}" for k, v in given.items())
+    return f"({told})" if told else ""
+
+
+def _short(value: float) -> str:
+    """2.0 and 2 are one number, 2; no digit that tells two apart is lost."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def score(

@@ -240,6 +240,7 @@ def _answers(
         temperature=ppo["temperature"],
         samples=settings.n,
         seeds=[(stage_seed(context), place) for place in range(len(found.rows))],
+        ids=[row.id for row in found.rows],
         say=lambda line: context.say(f"{context.stage}: {line}"),
     )
     return found, n_prompts, [[answer.text for answer in answers] for answers in made]

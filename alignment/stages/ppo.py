@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from alignment.errors import RecipeError, nearest
 from alignment.runs import RunContext, StageResult
 from alignment.stages.on_policy import OnPolicySettings
+from alignment.stages.settings import one_end
 from alignment.training.ppo_options import PPOOptions
 from alignment.training.vllm_options import VLLMOptions
 
@@ -65,8 +66,7 @@ class PPOSettings(OnPolicySettings):
         if self.ppo.adaptive_kl is not None and self.ppo.adaptive_kl.horizon <= self.batch_size:
             horizon = self.ppo.adaptive_kl.horizon
             raise ValueError(f"ppo.adaptive_kl.horizon {horizon} is too short for batch_size {self.batch_size}")
-        if int(self.trainer.get("max_steps", -1)) > 0 and "num_train_epochs" in self.trainer:
-            raise ValueError("max_steps and num_train_epochs both say when to stop; keep one")
+        one_end(self.trainer)
         return self
 
 
@@ -107,7 +107,7 @@ def run(context: RunContext, settings: PPOSettings) -> StageResult:
     server = _server(context, settings, max(len(row.ids) for row in prompts.rows))
     scorer = load_scorer(context, settings.reward, prompts.references, settings.share_prefixes)
     watch = load_watch(context, settings.watch, prompts.references, settings.share_prefixes)
-    check_prompts(prompts.rows, scorer, watch)
+    check_prompts(prompts.rows, scorer, watch, answer_tokens=settings.max_new_tokens)
     reference = None if settings.peft is not None else policy.load(context, None, settings.share_prefixes)[0]
     actor = ActorCritic(model, reference, settings.ppo.value_adapter)
     trainer = _trainer(context, settings, args, actor, tokenizer, prompts, scorer, watch, server)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from alignment.errors import DataError
+from alignment.errors import DataError, RecipeError
 from alignment.preferences.prompts import prompts
 from alignment.preferences.record import PreferenceRecord
 from alignment.preferences.views import Messages
 from alignment.runs import DataUse, RunContext
-from alignment.stages.rows import load, references
+from alignment.stages.reference_answers import ReferenceAnswers, reference_answers
+from alignment.stages.rows import load
 
 
 class PromptRow(NamedTuple):
@@ -25,7 +26,7 @@ class Prompts(NamedTuple):
     """Rows in the records' order, and the reference answers by `reward.rules.prompt_text(prompt)`."""
 
     rows: list[PromptRow]
-    references: dict[str, str]
+    references: ReferenceAnswers
     use: DataUse
     records: dict[str, PreferenceRecord]  # by id: where each row's prompt comes from
 
@@ -50,8 +51,14 @@ def prompt_rows(
         long_prompts: what to do with the longer ones.
 
     Raises:
+        RecipeError: an answer leaves no room for a prompt.
         DataError: no prompt is left, or one is too long and `long_prompts` is "error".
     """
+    if context_length is not None and max_new_tokens >= context_length:
+        raise RecipeError(
+            f"{context.stage}: max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of "
+            f"{context_length} tokens; lower max_new_tokens"
+        )
     loaded = load(context, role)
     spec = context.data[role]
     room = max_prompt_length if context_length is None else min(max_prompt_length, context_length - max_new_tokens)
@@ -77,17 +84,18 @@ def prompt_rows(
     source = f"{spec.source} ({spec.split})"
     use = DataUse(role, source, context.data_digests[role], len(loaded.records), len(rows), counts)
     context.say(f"{context.stage}: {len(rows)} of {use.n_records} prompts used{_listed(counts.items())}")
-    by_id = references(loaded.records, spec.criterion)
     from reward.rules import prompt_text
 
-    texts = {prompt_text(row.messages): by_id[row.id] for row in rows if row.id in by_id}
+    answers = reference_answers(loaded.records, spec.criterion, {prompt_text(row.messages) for row in rows})
     wanted = {row.id for row in rows}
-    return Prompts(rows, texts, use, {record.id: record for record in loaded.records if record.id in wanted})
+    return Prompts(rows, answers, use, {record.id: record for record in loaded.records if record.id in wanted})
 
 
 def _too_long(record: str, length: int, room: int, wanted: int) -> str:
-    why = f"max_prompt_length {wanted}" if room == wanted else f"the {room} that max_new_tokens leaves in the context"
-    return f"prompt {record}: {length} tokens, more than {why}; raise it, or set long_prompts: drop"
+    why, fix = f"max_prompt_length {wanted}", "raise it"
+    if room < wanted:
+        why, fix = f"the {room} that max_new_tokens leaves in the context", "lower max_new_tokens"
+    return f"prompt {record}: {length} tokens, more than {why}; {fix}, or set long_prompts: drop"
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from alignment.errors import DataError
 from alignment.preferences.record import PreferenceRecord
 from alignment.preferences.store import read_records, write_records
-from alignment.preferences.tally import counted_judgements
+from alignment.preferences.tally import counted_judgements, declined
 from alignment.preferences.views import plain, unusable
 from alignment.runs import DataUse, RunContext, StageResult
+from alignment.scorer_names import OVERALL
 from alignment.stages.scoring import Reward, scorer_inputs
 from alignment.stages.settings import DataNeed, Made, StageSettings
 
+if TYPE_CHECKING:
+    from alignment.stages.reference_answers import ReferenceAnswers
+
 RECORDS, REFERENCES = "records", "references"  # roles of the data sets
 TOO_FEW = "fewer than two different answers"
+DECLINED = "skipped or taken back by everyone who saw it"
 ROUND = "{round}"
 
 
@@ -27,7 +32,8 @@ class RankSettings(StageSettings):
     """`data`: records with candidate answers. What others said about them is left out; their splits stay.
 
     `by: annotators` writes the records that wait for judgements into the stage's folder and stops; `judged` is the
-    file in which they come back. In a `repeat`, {round} in its path stands for the number of the round.
+    file in which they come back. What comes back skipped or retracted by everyone is left out and counted. In a
+    `repeat`, {round} in the path stands for the number of the round.
     """
 
     data: str
@@ -82,6 +88,8 @@ def run(context: RunContext, settings: RankSettings) -> StageResult:
     left_out = f"; {reasons}" if reasons else ""
     context.say(f"{context.stage}: {len(records)} of {len(loaded.records)} records to rank{left_out}")
     made, metrics = (_by_scorer if settings.by == "scorer" else _by_people)(context, settings, records)
+    if len(made) < len(records):
+        dropped[DECLINED] = len(records) - len(made)
     use = DataUse(
         RECORDS,
         f"{spec.source} ({spec.split})",
@@ -90,7 +98,8 @@ def run(context: RunContext, settings: RankSettings) -> StageResult:
         len(made),
         dict(dropped),
     )
-    return StageResult(metrics=metrics, data=(use,), records=context.write_records(made))
+    notes = (f"{dropped[DECLINED]} of {len(records)} records were {DECLINED}",) if dropped[DECLINED] else ()
+    return StageResult(metrics=metrics, notes=notes, data=(use,), records=context.write_records(made))
 
 
 def _comparable(records: Sequence[PreferenceRecord]) -> tuple[list[PreferenceRecord], Counter[str]]:
@@ -109,7 +118,7 @@ def _comparable(records: Sequence[PreferenceRecord]) -> tuple[list[PreferenceRec
 def _by_scorer(
     context: RunContext, settings: RankSettings, records: list[PreferenceRecord]
 ) -> tuple[list[PreferenceRecord], dict[str, float]]:
-    from alignment.stages.judging import OVERALL, annotator, judged, score
+    from alignment.stages.judging import annotator, judged, score
     from alignment.stages.scoring import load_scorer
 
     scorer = load_scorer(context, settings.reward, _references(context, records), settings.share_prefixes)
@@ -126,22 +135,25 @@ def _by_scorer(
     }
 
 
-def _references(context: RunContext, records: Sequence[PreferenceRecord]) -> dict[str, str]:
-    """Reference answers by prompt, of the data that has them, or of the records themselves."""
-    from alignment.stages.rows import load, references
+def _references(context: RunContext, records: Sequence[PreferenceRecord]) -> ReferenceAnswers:
+    """Reference answers to the records' prompts, of the data that has them, or of the records themselves."""
+    from alignment.stages.reference_answers import reference_answers
+    from alignment.stages.rows import load
     from reward.rules import prompt_text
 
     source, criterion = records, context.data[RECORDS].criterion
     if REFERENCES in context.data:
         source, criterion = load(context, REFERENCES).records, context.data[REFERENCES].criterion
-    by_id = references(source, criterion)
-    return {prompt_text(plain(r.prompt.messages)): by_id[r.id] for r in source if r.id in by_id}
+    return reference_answers(source, criterion, {prompt_text(plain(r.prompt.messages)) for r in records})
 
 
 def _by_people(
     context: RunContext, settings: RankSettings, records: list[PreferenceRecord]
 ) -> tuple[list[PreferenceRecord], dict[str, float]]:
-    """The records with what people said of them. Raises DataError, and leaves a queue, while some wait."""
+    """The records with what people said of them, without those that they declined.
+
+    Raises DataError, and leaves a queue, while some wait; and where people declined all of them.
+    """
     path = Path(settings.judged or "")
     brought = {record.id: record for record in read_records(path)} if path.is_file() else {}
     known = {record.id for record in records}
@@ -151,7 +163,8 @@ def _by_people(
             f"{path}: record {foreign} is none of the {len(records)} that are to be judged here; its prompt or an "
             "answer was changed, or it is another round's; take it out"
         )
-    waiting = [r for r in records if r.id not in brought or not counted_judgements(brought[r.id])]
+    counted = {record.id for record in brought.values() if counted_judgements(record)}
+    waiting = [r for r in records if r.id not in counted and not (r.id in brought and declined(brought[r.id]))]
     if waiting:
         queue = context.folder / "queue.jsonl"
         write_records(queue, [record.model_copy(update={"judgements": ()}) for record in waiting])
@@ -159,7 +172,9 @@ def _by_people(
             f"{context.stage}: {len(waiting)} of {len(records)} records wait for people's judgements, the first is "
             f"{waiting[0].id}; they are in {queue}; put all of them, judged, into {path} and run the same command again"
         )
-    made = [record.model_copy(update={"judgements": brought[record.id].judgements}) for record in records]
+    if not counted:
+        raise DataError(f"{path}: every one of the {len(records)} records was {DECLINED}; have one judged")
+    made = [r.model_copy(update={"judgements": brought[r.id].judgements}) for r in records if r.id in counted]
     return made, {
         "records": float(len(made)),
         "judgements": float(sum(len(counted_judgements(record)) for record in made)),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from alignment.errors import DataError
 from alignment.preferences.record import PreferenceRecord, record_id
 from alignment.runs import RunContext, StageResult
+from alignment.scorer_names import OVERALL
 from alignment.stages.scored_sampling import Scored, ScoredSamplingSettings, gain_lines, gains, sample_and_score
 
 NONE_KEPT = "no answer kept"
@@ -38,8 +39,6 @@ def check(stage: str, settings: RejectionSampleSettings) -> None:
 
 
 def run(context: RunContext, settings: RejectionSampleSettings) -> StageResult:
-    from alignment.stages.judging import OVERALL
-
     scored = sample_and_score(context, settings)
     found = gains(scored, settings.n)
     for line in gain_lines(found, settings.n):
@@ -80,7 +79,6 @@ def _kept(scored: Scored, least: float) -> list[list[PreferenceRecord]]:
     import numpy as np
 
     from alignment.preferences.scored import by_scores
-    from alignment.stages.judging import OVERALL
 
     with np.errstate(over="ignore"):
         least = float(np.float32(least))  # as scores are: one of 0.7 is 0.699999988, and stays

@@ -13,7 +13,6 @@ from alignment.preferences import sources, steps, unpaired, views
 from alignment.runs import DataUse, RunContext
 
 if TYPE_CHECKING:
-    from alignment.preferences.record import PreferenceRecord
     from alignment.training.objectives.demonstrations import DemonstrationRow
     from alignment.training.objectives.rankings import RankingRow
     from alignment.training.objectives.steps import StepRow
@@ -270,30 +269,3 @@ def _use(
         + "".join(f", {count} dropped: {reason}" for reason, count in counts.items())
     )
     return use
-
-
-REFERENCE = "reference"  # the generator's name of a response that is there to be compared with, not judged
-
-
-def references(records: Sequence[PreferenceRecord], criterion: str | None = None) -> dict[str, str]:
-    """Record id -> the answer to compare with: the one marked as a reference, else the best-ranked one."""
-    best = {d.record_id: d.response[-1]["content"] for d in views.demonstrations(records, criterion)[0]}
-    marked = {
-        record.id: response.messages[-1].content
-        for record in records
-        for response in record.responses
-        if response.generator is not None and response.generator.name == REFERENCE
-    }
-    return best | marked
-
-
-def reference_answers(records: Sequence[PreferenceRecord], criterion: str | None) -> dict[str, str]:
-    """As `references`, by the text of the prompt: what scorers that compare with a reference are given."""
-    from reward.rules import prompt_text
-
-    found = references(records, criterion)
-    return {
-        prompt_text([m.model_dump() for m in record.prompt.messages]): found[record.id]
-        for record in records
-        if record.id in found
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alignment.runs import RunContext, StageResult
-from alignment.stages.sampling import SamplingSettings, merged_note, prepare, sample_answers
+from alignment.stages.sampling import SamplingSettings, cut_note, merged_note, prepare, sample_answers
 
 
 class SampleSettings(SamplingSettings):
@@ -17,4 +17,5 @@ def check(stage: str, settings: SampleSettings) -> None:
 def run(context: RunContext, settings: SampleSettings) -> StageResult:
     sampled = sample_answers(context, settings, prepare(context, settings))
     records = context.write_records(answers.record for answers in sampled.answers)
-    return StageResult(metrics=sampled.metrics(), notes=merged_note(sampled), data=(sampled.use,), records=records)
+    notes = merged_note(sampled) + cut_note(sampled)
+    return StageResult(metrics=sampled.metrics(), notes=notes, data=(sampled.use,), records=records)

@@ -94,6 +94,11 @@ class Sampled(NamedTuple):
         }
 
     @property
+    def cut(self) -> int:
+        """Answers that max_new_tokens ended."""
+        return sum(not ended for each in self.answers for ended in each.finished)
+
+    @property
     def empty(self) -> int:
         """Answers that say nothing."""
         return sum(is_empty(text) for each in self.answers for text in each.texts)
@@ -173,6 +178,7 @@ def _draw(
             temperature=settings.temperature,
             samples=settings.n,
             seeds=keys,
+            ids=[row.id for row in rows],
             say=say,
         )
         return [[(answer.text, answer.finished) for answer in answers] for answers in found]
@@ -211,3 +217,10 @@ def merged_note(sampled: Sampled) -> tuple[str, ...]:
     """What a reader should know of the draws."""
     count = sampled.merged
     return (f"{count} answers said the same as another to their prompt and were merged",) if count else ()
+
+
+def cut_note(sampled: Sampled, fix: str = "raise max_new_tokens") -> tuple[str, ...]:
+    """A record does not tell an answer that was cut off from one that ended, and training ends both."""
+    cut, drawn = sampled.cut, sum(len(each.texts) for each in sampled.answers)
+    what = f"{cut} of {drawn} answers were cut at max_new_tokens and would be imitated as ended; {fix}"
+    return (what,) if cut else ()

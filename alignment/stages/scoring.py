@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from alignment.errors import DataError, RecipeError, nearest
 from alignment.runs import RunContext
+from alignment.scorer_names import OVERALL, term_label
 from alignment.stages.settings import Made, hand_off
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ScorerTerm(BaseModel):
     @property
     def label(self) -> str:
         """The name in results."""
-        return self.name or self.rule or ("ensemble" if self.models else _short(self.model or ""))
+        return term_label(self.model_dump(include={"name", "rule", "models", "model"}))
 
     def inputs(self, role: str) -> dict[str, str]:
         """Input role -> model: `role` itself for one model, `role`_1... for several, nothing for a rule."""
@@ -125,7 +126,7 @@ def load_scorer(context: RunContext, reward: Reward, references: Mapping[str, st
         share: reward models run what rows have in common once.
 
     Raises:
-        DataError: a rule needs reference answers and there are none, or one that it cannot read.
+        DataError: a rule needs reference answers and there are none, one that it cannot read, or two to one prompt.
         RecipeError: an aggregate or a penalty that the reward model does not have.
         ModelError: as `alignment.scorers.reward_model_from`.
     """
@@ -143,11 +144,11 @@ def load_watch(
     return CheckedScorer(_load(context, _watch_roles(watch), references, share)) if watch else None
 
 
-def check_prompts(rows: Sequence[PromptRow], *scorers: CheckedScorer | None) -> None:
-    """Raises DataError for a prompt whose answers a scorer could not judge, before anything is answered."""
+def check_prompts(rows: Sequence[PromptRow], *scorers: CheckedScorer | None, answer_tokens: int) -> None:
+    """Raises, before anything is answered, as `CheckedScorer.check_prompts` for answers of so many tokens."""
     for scorer in scorers:
         if scorer is not None:
-            scorer.check_prompts([row.id for row in rows], [row.messages for row in rows])
+            scorer.check_prompts([row.id for row in rows], [row.messages for row in rows], answer_tokens)
 
 
 def _load(
@@ -168,6 +169,7 @@ def _load(
 
 
 def _rule(context: RunContext, term: ScorerTerm, references: Mapping[str, str]) -> Scorer:
+    from alignment.stages.reference_answers import agreed
     from reward.rules import NEEDS_REFERENCE, RuleScorer
 
     rule, where = term.rule or "", f"{context.stage}: {term.label}"
@@ -179,7 +181,7 @@ def _rule(context: RunContext, term: ScorerTerm, references: Mapping[str, str]) 
             "with a response by the generator `reference` or a best-ranked one, or another rule"
         )
     try:
-        return RuleScorer(rule, references if needs else None, term.options)
+        return RuleScorer(rule, agreed(references, rule, where) if needs else None, term.options)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
 
@@ -231,14 +233,13 @@ def _check_names(stage: str, key: str, terms: Sequence[ScorerTerm]) -> None:
     for term in terms:
         if not re.fullmatch(_NAME, term.label):
             raise RecipeError(f"{stage}: {key}: {term.model} gives no name to log scores under; give the term a `name`")
+        if term.label == OVERALL:
+            raise RecipeError(
+                f"{stage}: {key}: a term is called {OVERALL!r}, as the weighted sum is; give it another `name:`"
+            )
         if term.label in seen:
             raise RecipeError(f"{stage}: {key}: two terms are called {term.label!r}; give one a `name` of its own")
         seen.add(term.label)
-
-
-def _short(model: str) -> str:
-    """`auto` -> reward; a stage or registry reference as it is; of a path or repository, its last part."""
-    return "reward" if model == "auto" else re.split(r"[/:]", model.rstrip("/"))[-1]
 
 
 def _check_rule(rule: str, options: Mapping[str, Any]) -> None:

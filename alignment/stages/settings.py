@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -54,13 +55,41 @@ def hand_off(wanted: str, stage: str, earlier: list[Made], kind: str) -> str:
     raise RecipeError(f"{stage}: needs the output of {wanted!r}, but no earlier stage makes it; there are: {known}")
 
 
+def one_end(trainer: Mapping[str, Any]) -> None:
+    """Raises ValueError for `trainer:` keys that both say when to stop."""
+    try:
+        limited = float(trainer.get("max_steps", -1)) > 0
+    except (TypeError, ValueError):
+        return  # no number: the stage's check says so, naming the key
+    if limited and "num_train_epochs" in trainer:
+        raise ValueError("trainer.max_steps and trainer.num_train_epochs both say when to stop; keep one")
+
+
+def _endless(value: Any, path: str = "") -> str | None:
+    """Where a number that is not finite stands in a recipe's nested values, and which it is."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{path}: must be a finite number, not {value}"
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    found = (_endless(part, f"{path}.{key}" if path else str(key)) for key, part in parts)
+    return next((text for text in found if text), None)
+
+
 class StageSettings(BaseModel):
     """What every stage has. `name` lets a kind appear twice in one recipe; `seed` stands in for the recipe's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     seed: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def finite(cls, given: Any) -> Any:
+        """Settings are part of the stage's key, which holds finite numbers alone: under `trainer` and `options` too."""
+        wrong = _endless(given)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return given
 
     @classmethod
     def in_round(cls, given: dict[str, Any], number: int) -> dict[str, Any]:
@@ -94,7 +123,7 @@ class EarlyStopping(BaseModel):
     No better: not by more than `min_delta` better than the best before. Every evaluation saves a checkpoint.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     metric: str = Field(pattern=r"^eval_.+")  # as in train_log.jsonl, with eval_ in front
     patience: int = Field(3, ge=1)
@@ -141,8 +170,7 @@ class TrainingSettings(StageSettings):
     def no_contradiction(cls, trainer: dict[str, Any]) -> dict[str, Any]:
         if trainer.get("bf16") and trainer.get("fp16"):
             raise ValueError("bf16 and fp16 are both on; keep one")
-        if int(trainer.get("max_steps", -1)) > 0 and "num_train_epochs" in trainer:
-            raise ValueError("max_steps and num_train_epochs both say when to stop; keep one")
+        one_end(trainer)
         return trainer
 
     @model_validator(mode="after")

@@ -36,6 +36,20 @@ EVAL_STEPS = 0.25  # where records are held out and the recipe does not say how 
 
 TRACKERS = ("none", "tensorboard")
 
+# What these keys must be. Elsewhere nothing is trained, or it fails far from here.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "num_train_epochs": (lambda n: n > 0, "above 0"),
+    "max_steps": (lambda n: n >= 1 or n == -1, "1 or more"),  # -1: num_train_epochs says how long
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+        (lambda n: n >= 1, "1 or more"),
+    ),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm"), (lambda x: x >= 0, "0 or more")
+    ),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), (lambda x: 0 <= x < 1, "0 or more and below 1")),
+}
+
 
 class Data(NamedTuple):
     """The rows a stage trains on, those it only looks at (None without `eval_split`), and what became of records."""
@@ -59,7 +73,11 @@ class Trained(NamedTuple):
 
 def check(stage: str, overrides: Mapping[str, Any], kind: type[TrainingArguments] = TrainingArguments) -> None:
     """Raises RecipeError for a `trainer:` key that cannot be, or a tracker that is not there."""
-    wanted = check_arguments(stage, overrides, kind).get("report_to", "none")
+    given = check_arguments(stage, overrides, kind)
+    for key, (allowed, words) in RANGES.items():
+        if key in given and not allowed(given[key]):
+            raise RecipeError(f"{stage}.trainer.{key}: must be {words}, not {given[key]}")
+    wanted = given.get("report_to", "none")
     for tracker in [wanted] if isinstance(wanted, str) else wanted:
         if tracker not in TRACKERS:
             raise RecipeError(f"{stage}.trainer.report_to: {tracker!r} is not one of {', '.join(TRACKERS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,10 @@ def run(context: RunContext, settings: GroupSettings, config: type[Any], trainer
         AlignmentError: of a scorer, with the step and the prompt's id; and as the trainer does. Nothing is registered.
     """
     args = _arguments(context, settings, config)
-    model, tokenizer = policy.load(context, settings.peft, settings.share_prefixes)
+    model, tokenizer = policy.load(context, settings.peft, settings.share_prefixes, dropout=False)
     reference = None
     if settings.kl_coef and settings.peft is None:
-        reference = policy.load(context, None, settings.share_prefixes)[0]
+        reference = copy.deepcopy(model)
     found = prompt_rows(
         context,
         "train",
@@ -116,8 +117,10 @@ def run(context: RunContext, settings: GroupSettings, config: type[Any], trainer
     share = settings.share_prefixes
     scorer = load_scorer(context, settings.reward, found.references, share)
     watch = load_watch(context, settings.watch, found.references, share)
-    check_prompts(found.rows, scorer, watch)
-    samples = SampleLog(context.folder / "samples.jsonl", settings.sample_every, settings.num_generations)
+    check_prompts(found.rows, scorer, watch, answer_tokens=settings.max_new_tokens)
+    samples = SampleLog(
+        context.folder / "samples.jsonl", settings.sample_every, settings.num_generations, settings.num_iterations
+    )
     made = Reward(scorer, watch, samples if args.should_save else None)
     progress = ProgressLog(context.stage, context.folder / "train_log.jsonl", context.say)
     with quiet():

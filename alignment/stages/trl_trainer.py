@@ -1,11 +1,13 @@
 """The trainer of RLOO and GRPO: a mixin before TRL's.
 
 TRL draws the answers, turns scores into advantages and takes the steps. What is here around it: where the reference
-comes from, an order of prompts and a checkpoint from which a killed run goes on exactly, and no telemetry.
+comes from, that answers are drawn and scored by the policy alone, an order of prompts and a checkpoint from which a
+killed run goes on exactly, and no telemetry.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +18,14 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerState
+from transformers import GenerationConfig, PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from alignment.errors import AlignmentError
 from alignment.stages.prompts import PromptRow
 from alignment.training.checkpoints import WholeCheckpoints
+from alignment.training.sampling import epoch_seed
 from alignment.training.stopping import was_over
 from alignment.training.trainer import START_TOLERANCE, START_TOLERANCE_LOW_PRECISION
 
@@ -30,8 +33,8 @@ from alignment.training.trainer import START_TOLERANCE, START_TOLERANCE_LOW_PREC
 class GroupSampler(Sampler[int]):
     """Which prompt each answer of an epoch belongs to: a shuffled step's prompts, `group` times each, `repeats` times.
 
-    TRL's order, except that epoch e has the order that belongs to seed + e, whatever was read before. Prompts that do
-    not fill a step are left out of the epoch.
+    TRL's order, except that an epoch's order belongs to the seed and the epoch, whatever was read before. Prompts that
+    do not fill a step are left out of the epoch.
     """
 
     def __init__(self, n_rows: int, per_step: int, group: int, repeats: int, seed: int) -> None:
@@ -47,7 +50,7 @@ class GroupSampler(Sampler[int]):
         return self._n_rows // self._per_step * self._per_step * self._group * self._repeats
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch))
         order = torch.randperm(self._n_rows, generator=generator).tolist()
         for start in range(0, self._n_rows // self._per_step * self._per_step, self._per_step):
             for _ in range(self._repeats):
@@ -84,6 +87,7 @@ class OnPolicyTrainer(WholeCheckpoints):
         data = Dataset.from_list([{"prompt": row.messages, "id": row.id} for row in rows])
         self._order: GroupSampler | None = None
         self._start_checked = False
+        self._takes_positions = "position_ids" in inspect.signature(_causal(model).forward).parameters
         # TRL would load the reference from the path in the model's config, where another model may be by now; ours have
         # no path there. With beta 0 it looks for none.
         beta, args.beta = args.beta, 0.0
@@ -123,6 +127,57 @@ class OnPolicyTrainer(WholeCheckpoints):
             self._order.set_epoch(epoch)
         super()._run_epoch(*args, epoch=epoch, **kwargs)  # type: ignore[misc]
 
+    # Answers
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Draws from the policy as it is: what TRL leaves open (min_p, suppress_tokens...), the model's own
+        generation_config would fill in, and the loss would not know."""
+        policy = _causal(self.model)
+        own, policy.generation_config = policy.generation_config, GenerationConfig()
+        try:
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            policy.generation_config = own
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """With positions: TRL pads prompts on the left and passes none, so a model would count the padding, too."""
+
+        def placed(**inputs: Any) -> Any:
+            positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+            return model(**inputs, position_ids=positions)
+
+        scored = placed if self._takes_positions else model
+        return super()._get_per_token_logps_and_entropies(scored, *args, **kwargs)  # type: ignore[misc]
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """Where RLOO measures its KL."""
+        before = len(self._metrics["train"].get("kl", ()))
+        drawn = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self._measure_answers(before, drawn["completion_mask"])
+        return drawn
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        """Where GRPO measures its KL."""
+        before = len(self._metrics["train"].get("kl", ()))
+        loss = super()._compute_loss(model, inputs)  # type: ignore[misc]
+        self._measure_answers(before, inputs["completion_mask"])
+        return loss
+
+    def _measure_answers(self, before: int, mask: Tensor) -> None:
+        """Adds what the report compares stages by: the KL of a whole answer, which is TRL's `kl` times the length.
+
+        TRL's is nats per token of `mask` (N, T): RLOO's is k1, of all answers drawn; GRPO's is k3, of a forward pass.
+        Where no token counts (mask_truncated_completions), TRL says 0, and here nothing is said. `before`: how many
+        values there were before the one that may be new.
+        """
+        kl = self._metrics["train"].get("kl", ())
+        if len(kl) == before:
+            return
+        counted = torch.stack([mask.sum(), mask.any(dim=1).sum()])
+        tokens, answers = self.accelerator.reduce(counted, reduction="sum").tolist()
+        if answers:
+            self._metrics["train"]["objective/kl"].append(kl[-1] * tokens / answers)
+
     # Steps
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -144,18 +199,6 @@ class OnPolicyTrainer(WholeCheckpoints):
                     "reference is not the model that training starts from"
                 )
         return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds what the report compares stages by: the KL of a whole answer, which is TRL's `kl` times the length.
-
-        TRL's is nats per token: RLOO's is k1 and counts every token of a step alike, GRPO's is k3 and a mean over
-        forward passes.
-        """
-        found = [self._metrics["train"].get(name) for name in ("kl", "objective/response_length")]
-        if all(found):
-            kl, length = (sum(values) / len(values) for values in found)
-            self._metrics["train"]["objective/kl"] = [kl * length]
-        super().log(logs, start_time)  # type: ignore[misc]
 
     # Checkpoints
 
@@ -189,6 +232,10 @@ class OnPolicyTrainer(WholeCheckpoints):
         kept = json.loads(state.read_text(encoding="utf-8"))
         self._step: int = kept["step"]
         self._metrics["train"].update(kept["metrics"])
+
+
+def _causal(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _files(checkpoint: Path, process: int) -> tuple[Path, Path]:

@@ -32,6 +32,12 @@ from alignment.training.vllm_rollouts import Passes, VLLMRollouts
 # First words of random keys. Without them keys of different lengths meet: numpy takes words that are missing for 0.
 ORDER, DRAWS, MINI_BATCHES = 1, 2, 3
 
+# What to do about numbers that nothing can be learned from.
+REFERENCE_FIX = "the model the stage starts from is broken, or overflows in this precision; try trainer.bf16: false"
+VALUES_FIX = f"the value function has diverged; lower the learning rate ({STARTS_OVER})"
+PENALTIES_FIX = f"the policy is too far from the reference for ppo.kl_estimator; take k1 ({STARTS_OVER})"
+SCORES_FIX = "put the scorer on a smaller scale, or set ppo.clip_scores"
+
 
 class PPOTrainer:
     """Trains an `ActorCritic`."""
@@ -144,6 +150,11 @@ class PPOTrainer:
         self._guard(metrics)
         lr = self._schedule.get_last_lr()[0]
         metrics |= self._update(exp, sampled.groups, (MINI_BATCHES, self._sampling.seed, step))
+        if step == 1 and not metrics["policy/updates"]:  # rounding is alike in every step
+            raise AlignmentError(
+                f"ppo.early_stop_kl {self._options.early_stop_kl:g} is less than rounding alone makes of it, "
+                f"{metrics['policy/approxkl_avg']:.2g} nats per token before anything was learned; raise it"
+            )
         self._schedule.step()
         self._kl.update(metrics["objective/kl"], len(exp.rows))
         if self._samples is not None and self._samples.wants(step, self.total_steps):
@@ -154,7 +165,7 @@ class PPOTrainer:
         """The answers of a step, scored."""
         sampling = self._sampling
         taken = [self._prompts[i] for i in prompt_order(len(self._prompts), self._per_step, step, sampling.seed)]
-        found, agreement = self._answers([prompt.ids for prompt in taken], step)
+        found, agreement = self._answers(taken, step)
         n = sampling.samples_per_prompt
         prompts = [prompt for prompt in taken for _ in range(n)]
         answers = [answer for group in found for answer in group]
@@ -164,19 +175,21 @@ class PPOTrainer:
         groups = [list(range(first, first + n)) for first in range(0, len(prompts), n)]
         return Sampled(prompts, groups, answers, scored, watched, agreement)
 
-    def _answers(self, prompts: list[list[int]], step: int) -> tuple[list[list[Rollout]], dict[str, float]]:
+    def _answers(self, taken: Sequence[Prompt], step: int) -> tuple[list[list[Rollout]], dict[str, float]]:
         sampling = self._sampling
         how: dict[str, Any] = {
             "max_new_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "samples": sampling.samples_per_prompt,
-            "seeds": [(DRAWS, sampling.seed, step, place) for place in range(len(prompts))],
+            "seeds": [(DRAWS, sampling.seed, step, place) for place in range(len(taken))],
         }
+        prompts = [prompt.ids for prompt in taken]
         if self._server is not None:
             passes = Passes(self._forward_rows, self._pad_id, lambda: autocast(self._args))
             return self._server(self.actor, self._tokenizer, prompts, passes=passes, **how)
+        how |= {"ids": [prompt.id for prompt in taken], "bf16": self._args.bf16}
         value = None if self.actor.value_adapter else self.actor.head
-        return rollouts(self.actor.model, self._tokenizer, prompts, value=value, bf16=self._args.bf16, **how), {}
+        return rollouts(self.actor.model, self._tokenizer, prompts, value=value, **how), {}
 
     def _experience(self, sampled: Sampled) -> Experience:
         return experience(
@@ -194,13 +207,30 @@ class PPOTrainer:
         )
 
     def _learnable(self, sampled: Sampled, exp: Experience) -> None:
-        """Raises AlignmentError, naming the prompt, for finite scores whose squares are not."""
-        if not bool(exp.advantages.isfinite().all() and exp.returns.isfinite().all()):
-            worst = int(np.abs(np.asarray(sampled.scored.scores)).argmax())
-            raise AlignmentError(
-                f"prompt {sampled.prompts[worst].id}: its score {float(sampled.scored.scores[worst]):g} is too large "
-                "to compute advantages with; put the scorer on a smaller scale, or set ppo.clip_scores"
-            )
+        """Raises AlignmentError for advantages or returns that are not finite, naming a prompt and what is to blame."""
+        if bool(exp.advantages.isfinite().all() and exp.returns.isfinite().all()):
+            return
+        blamed = {
+            "the reference's log-probabilities of its answer": (exp.ref_logps, REFERENCE_FIX),
+            "the values of its answer": (exp.values, VALUES_FIX),
+            "the KL penalties of its answer": (exp.penalties, PENALTIES_FIX),
+        }
+        for what, (found, fix) in blamed.items():
+            wrong = ~found.isfinite().all(dim=1)
+            if bool(wrong.any()):
+                raise AlignmentError(
+                    f"prompt {sampled.prompts[int(wrong.int().argmax())].id}: {what} are not finite: {fix}"
+                )
+        scores, values = exp.scores.abs(), exp.values.abs().amax(dim=1)
+        if bool(values.max() > scores.max()):
+            worst = int(values.argmax())
+            what, fix = f"a value of its answer, {float(values[worst]):g} in size,", VALUES_FIX
+        else:
+            worst = int(scores.argmax())
+            what, fix = f"its score {float(sampled.scored.scores[worst]):g}", SCORES_FIX
+        raise AlignmentError(
+            f"prompt {sampled.prompts[worst].id}: {what} is too large to compute advantages with; {fix}"
+        )
 
     def _guard(self, metrics: Mapping[str, float]) -> None:
         limit, kl = self._options.guard.max_kl, metrics["objective/kl"]

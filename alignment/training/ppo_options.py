@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class AdaptiveKLOptions(BaseModel):
     """kl_coef moves so that the KL per answer comes to `target` nats (Ziegler et al. 2019)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     target: float = Field(6.0, gt=0)
     horizon: int = Field(10_000, ge=1)  # samples
@@ -26,7 +26,7 @@ class AdaptiveKLOptions(BaseModel):
 class Guard(BaseModel):
     """What stops a run that has gone wrong, with the last good checkpoint kept. None watches nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_kl: float | None = Field(100.0, gt=0)  # nats per answer, to the starting policy
     max_log_ratio: float | None = Field(2.0, gt=0)  # nats per token: mean |log ratio| to the policy that sampled
@@ -36,7 +36,7 @@ class Guard(BaseModel):
 class PPOOptions(BaseModel):
     """How a batch of answers becomes an update."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     num_ppo_epochs: int = Field(4, ge=1)
     num_mini_batches: int = Field(1, ge=1)

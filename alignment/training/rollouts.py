@@ -53,6 +53,7 @@ def rollouts(
     temperature: float = 1.0,
     samples: int = 1,
     seeds: Sequence[Sequence[int]],
+    ids: Sequence[str] | None = None,
     value: Value | None = None,
     batch_size: int | None = None,
     bf16: bool | None = None,
@@ -68,9 +69,9 @@ def rollouts(
         tokenizer: gives the end token and the text.
         prompts: N prompts' token ids, the generation prompt included.
         max_new_tokens: most tokens of an answer, its end token included.
-        temperature: the logits are divided by it.
-        samples: answers per prompt.
+        temperature, samples: what the logits are divided by; answers per prompt.
         seeds: a key per prompt, of non-negative integers.
+        ids: of the prompts' records, for messages; None names a prompt by its index.
         value: makes values (n,) of float32 hidden states (n, H), the states whose logits the tokens are drawn from;
             its own weights stay as they are.
         batch_size: answers decoded together; None takes 64. Longest prompts go first, and the answers to a prompt stay
@@ -79,13 +80,14 @@ def rollouts(
         say: takes progress lines.
 
     Raises:
-        DataError: a prompt that is empty, or does not fit the model's context with its answer; its index is named.
+        DataError: a prompt that is empty, or does not fit the model's context with its answer.
         ModelError: no end token, or log-probabilities or values that are not finite.
         ValueError: settings out of range.
     """
     _check_settings(len(prompts), len(seeds), max_new_tokens, temperature, samples, batch_size)
     causal = unwrap_peft(model)
-    _check_fit(prompts, max_new_tokens, getattr(causal.config, "max_position_embeddings", None))
+    names = [str(i) for i in range(len(prompts))] if ids is None else ids
+    _check_fit(prompts, names, max_new_tokens, getattr(causal.config, "max_position_embeddings", None))
     stops = stop_ids(causal, tokenizer)
     device = causal.get_input_embeddings().weight.device
     size = batch_size or BATCH_SIZE
@@ -106,12 +108,11 @@ def rollouts(
                 begun = start if len(rows) == len(groups) else start.spread([place for place, _, _ in part])
                 answers = decode(forward, begun, pick, stops, max_new_tokens)
                 for (_, i, sample), rollout in zip(part, pick.rollouts(answers, tokenizer), strict=True):
-                    found[i, sample] = _finite(rollout, i)
+                    found[i, sample] = _finite(rollout, names[i])
                     written += len(rollout.response_ids)
                 if say is not None:
                     rate = written / (time.monotonic() - started)
-                    total = len(prompts) * samples
-                    say(f"{len(found)}/{total} answers, {written} tokens, {rate:.0f} tokens/s")
+                    say(f"{len(found)}/{len(prompts) * samples} answers, {written} tokens, {rate:.0f} tokens/s")
     return [[found[i, sample] for sample in range(samples)] for i in range(len(prompts))]
 
 
@@ -184,18 +185,22 @@ def _check_settings(
         )
 
 
-def _check_fit(prompts: Sequence[Sequence[int]], max_new_tokens: int, limit: int | None) -> None:
-    for i, prompt in enumerate(prompts):
+def _check_fit(prompts: Sequence[Sequence[int]], names: Sequence[str], max_new_tokens: int, limit: int | None) -> None:
+    for name, prompt in zip(names, prompts, strict=True):
         if not len(prompt):
-            raise DataError(f"prompt {i} has no tokens")
+            raise DataError(f"prompt {name} has no tokens")
         if limit is not None and len(prompt) + max_new_tokens > limit:
             raise DataError(
-                f"prompt {i}: its {len(prompt)} tokens and an answer of max_new_tokens {max_new_tokens} do not fit the "
-                f"model's context of {limit}; drop it or lower max_new_tokens"
+                f"prompt {name}: its {len(prompt)} tokens and an answer of max_new_tokens {max_new_tokens} do not fit "
+                f"the model's context of {limit}; drop it or lower max_new_tokens"
             )
 
 
-def _finite(rollout: Rollout, i: int) -> Rollout:
-    if not all(map(math.isfinite, [*rollout.logps, *(rollout.values or ())])):
-        raise ModelError(f"prompt {i}: its answer has log-probabilities or values that are not finite")
+def _finite(rollout: Rollout, name: str) -> Rollout:
+    for what, numbers in (("log-probabilities", rollout.logps), ("values", rollout.values or [])):
+        if not all(map(math.isfinite, numbers)):
+            raise ModelError(
+                f"prompt {name}: the {what} of its answer are not finite: the model has diverged, or overflows in this "
+                "precision; train it with a lower learning rate, or in float32"
+            )
     return rollout

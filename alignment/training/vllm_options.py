@@ -14,7 +14,7 @@ class VLLMOptions(BaseModel):
     The default is for a server in bf16 (small models differ by 0.01 to 0.02); for one in float32 give 0.001.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     vllm: str  # its address, as http://127.0.0.1:8000
     adapter_folder: str | None = None  # a folder that both see at one path; None: in the run's own

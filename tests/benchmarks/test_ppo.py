@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignment.errors import AlignmentError
+
 Printed = Callable[[], dict[str, Any]]
 FLAGS = ("--json", "--quick", "--dtype", "float32", "--batch", "4", "--response-tokens", "8", "--learning-rate", "1e-3")
 
@@ -126,6 +128,30 @@ def test_a_disagreement_is_exit_code_1(
     argv = [*FLAGS, "--model", f"path:{tiny_model_dir}", "--peer-python", sys.executable]
     assert ppo.main([*argv, "--tolerance", tolerance]) == code
     assert (f"{name} disagrees on stored answers" in capsys.readouterr().err) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"answers": [[[1]], [[2]]]}, r"answers a step \[1, 1\], \[2, 1\]"),
+        ({"dtype": "bfloat16"}, "dtype bfloat16, float32"),
+        ({"answers": [[[3, 3], [4]], [[5]]]}, None),
+    ],
+)
+def test_sides_that_did_different_work_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any], message: str | None
+) -> None:
+    """What the answers say differs by the draws; how many there are in each step must not."""
+    import ppo
+
+    own = {"dtype": "float32", "wall": [1.0], "answers": [[[1], [2]], [[3]]]}
+    monkeypatch.setattr(ppo, "run_ours", lambda side, settings, folder: own)
+    monkeypatch.setattr(ppo, "run_theirs", lambda mode, python, folder: own | theirs)
+    if message is None:
+        assert set(ppo.run_in_turn(ppo.BENCHMARK.quick, Path(), "x")) == {"ours", "theirs"}
+        return
+    with pytest.raises(AlignmentError, match=f"the two sides did not do the same work: {message}"):
+        ppo.run_in_turn(ppo.BENCHMARK.quick, Path(), "x")
 
 
 def settings(model: Path) -> Any:

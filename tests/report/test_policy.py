@@ -31,6 +31,7 @@ from alignment.report.policy import (
 )
 from alignment.report.policy_figures import figure_name, policy_drawings
 from alignment.report.tables import to_csv, to_latex
+from alignment.stages.scoring import ScorerTerm
 
 REWARD = Metric("objective/scores", "Reward")
 
@@ -55,6 +56,51 @@ def test_seeds_are_one_group_and_rounds_that_go_on_are_not(run: Run, tmp_path: P
         ("ppo_2", False),
         ("ppo_3", False),
     ]
+
+
+def test_seeds_have_the_same_settings(run: Run) -> None:
+    def with_settings(*changes: dict[str, object]) -> list[tuple[str, list[str]]]:
+        given = {f"ppo_{seed}": change for seed, change in zip(SEEDS, changes, strict=True)}
+        stages = tuple(
+            replace(s, settings={**s.settings, **given[s.name]}) if s.name in given else s for s in run.manifest.stages
+        )
+        names = tuple(replace(stages[0], name=f"reward_{seed}", kind="reward") for seed in SEEDS)
+        found = groups(replace(run, manifest=replace(run.manifest, stages=(*names, *stages))))
+        return [(group.name, [s.name for s in group.stages]) for group in found]
+
+    everyone = [("ppo", ["ppo_1", "ppo_2", "ppo_3"])]
+    rounds = [{"seed": s, "name": f"ppo_{s}", "reward": [{"model": f"reward_{s}"}]} for s in SEEDS]
+    assert with_settings(*rounds) == everyone
+    assert with_settings({}, {}, {"kl_coef": 2.0}) == [("ppo", ["ppo_1", "ppo_2"]), ("ppo_3", ["ppo_3"])]
+    assert len(with_settings(*({"trainer": {"seed": s}, "data": f"other_{s}"} for s in SEEDS))) == 3
+
+
+def test_two_experiments_of_several_seeds_have_names_of_their_own(run: Run) -> None:
+    ppo = [s for s in run.manifest.stages if s.kind == "ppo"]
+    more = [replace(s, name=f"ppo_{i}", settings={**s.settings, "kl_coef": 9.0}) for i, s in enumerate(ppo[:2], 4)]
+    logs = dict(run.logs) | {s.name: run.logs["ppo_1"] for s in more}
+    found = groups(replace(run, manifest=replace(run.manifest, stages=(*ppo, *more)), logs=logs))
+    assert [group.name for group in found] == ["ppo_1+ppo_2+ppo_3", "ppo_4+ppo_5"]
+
+
+@pytest.mark.parametrize(
+    "watched",
+    [
+        {"models": ["a", "b"]},
+        {"model": "hf:org/name@1:x"},
+        {"model": "path:/a/gold/"},
+        {"model": "auto"},
+        {"rule": "plain"},
+        {"model": "gold", "name": "mine"},
+    ],
+)
+def test_what_is_watched_is_marked_whatever_it_is(run: Run, watched: dict[str, object]) -> None:
+    label = ScorerTerm.model_validate(watched).label
+    [group] = groups(run)
+    stages = tuple(replace(s, settings={**s.settings, "watch": [watched]}) for s in group.stages)
+    logs = {s.name: (LogPoint(1, "train", None, {f"objective/scores/{label}": 1.0}),) for s in stages}
+    titles = [metric.title for metric in metrics(replace(run, logs=logs), replace(group, stages=stages))]
+    assert titles == [f"{label} (watched)"]
 
 
 def test_a_stage_without_a_log_and_other_kinds_are_no_groups(run: Run) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reward.ensemble import AGGREGATES
-from reward.model import RewardModel, head_rewards, sequence_rewards
+from reward.model import RewardModel, context_length, head_rewards, sequence_rewards
 from reward.scorer import Scorer
 
 # peft reads an attribute that transformers renamed
@@ -176,3 +176,43 @@ def test_rows_that_begin_alike_run_in_one_batch() -> None:
     assert seen == [[rows["b"][:5]] * 2, [rows["a"]] * 2]
     alone = [float(scorer.score([prompt], [text])[0]) for prompt, text in zip(prompts, texts, strict=True)]
     assert scores.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "limit"),
+    [
+        ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, None),  # ALiBi has no end
+        ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 8}, 8),  # its ALiBi is a table
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 8, "eos_token_id": 0}, 8),
+        ("llama", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}, 2048),
+    ],
+)
+def test_the_longest_row_is_the_one_the_family_can_read(family: str, sizes: dict[str, Any], limit: int | None) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(family, **sizes, vocab_size=64, num_labels=1, pad_token_id=0, bos_token_id=1)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+
+    def encode(prompt: Any, response: str) -> list[int]:
+        return [3, *(4 for _ in response)]
+
+    scorer = RewardModel(model, encode)
+    assert context_length(model) == limit
+    fits = "x" * 7 if limit == 8 else "x" * 99
+    assert np.isfinite(scorer.score([[]], [fits])).all()
+    if limit is None:
+        assert scorer.no_room([], 10**6) is None
+        return
+    assert scorer.no_room([], limit - 1) is None
+    assert scorer.no_room([], limit) == f"{limit + 1} tokens with an answer of {limit}, limit {limit}"
+    with pytest.raises(ValueError, match=f"{limit + 1} tokens with its prompt, limit {limit}"):
+        scorer.score([[]], ["x" * limit])
+
+
+def test_the_limit_of_a_nested_config_is_that_of_its_text() -> None:
+    from transformers import AutoConfig
+
+    class Holder:
+        config = AutoConfig.for_model("gemma3", text_config={"max_position_embeddings": 77})
+
+    assert context_length(Holder()) == 77

@@ -51,6 +51,13 @@ from reward.verifiable import final_number, full_match, gsm8k
         ("0.5", "0.5"),
         (".5", "0.5"),
         ("50%", "50"),
+        ("2e3", "2000"),
+        ("#### 1.5E-2 m", "0.015"),
+        ("2e3x", "3"),  # a name, not 2000
+        ("#### - 5", "-5"),
+        ("#### − $5", "-5"),
+        ("####\n- 5 apples", "5"),  # an item of a list
+        ("18 - 20", "20"),
     ],
 )
 def test_the_final_number_by_hand(response: str, number: str) -> None:

@@ -153,6 +153,35 @@ def test_empty_answers_are_nothing_to_imitate(
     assert any("rejection_sample: 3 of 3 different answers kept" in line for line in said)
 
 
+ENDED = [[("long one", False), ("ab", True), ("c", True), ("c", False)], [("", True), ("cut", False)] * 2]
+
+
+def test_what_was_cut_off_is_told_or_left_out(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "_draw", lambda *_: ENDED)
+    draw = DRAW | {"limit": 2, "reward": [{"rule": "length"}]}
+    both = [{"best_of_n": draw}, {"rejection_sample": draw | {"min_score": 0}}]
+    rows = run(tmp_path, tiny_model_dir, both)[1]
+    assert texts(made(tmp_path, rows["rejection_sample"])) == [["ab"], ["c"], ["cut"], ["long one"]]
+    told = "4 of 8 answers were cut at max_new_tokens and would be imitated as ended; "
+    for row in rows.values():
+        assert told + "raise max_new_tokens or set finished_only: true" in row["notes"]
+        assert row["metrics"]["best_of_4/score"] == pytest.approx((8 + 3) / 2)
+    finished = [{kind: given | {"finished_only": True}} for stage in both for kind, given in stage.items()]
+    rows = run(tmp_path, tiny_model_dir, finished)[1]
+    assert texts(made(tmp_path, rows["best_of_n"])) == [["ab", "c"]]
+    assert texts(made(tmp_path, rows["rejection_sample"])) == [["ab"], ["c"]]
+    for row in rows.values():
+        assert row["notes"][-2:] == ["2 empty answers were left out", "3 cut-off answers were left out"]
+        assert row["data"][0]["dropped"].items() >= {"every answer empty or cut off": 1}.items()
+        assert row["metrics"]["best_of_4/score"] == pytest.approx((2 + (0 + 3) / 2) / 2)  # as handed on, or any of them
+    monkeypatch.setattr(sampling, "_draw", lambda *_: [[("", True), ("cut", False)] * 2])
+    message = "best_of_n: finished_only: none of 4 answers ended and says something; raise max_new_tokens, which is 6"
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, tiny_model_dir, [{"best_of_n": finished[0]["best_of_n"] | {"limit": 1}}])
+
+
 @pytest.mark.parametrize("stage", [{"best_of_n": DRAW}, {"rejection_sample": DRAW | {"top_share": 0.5}}])
 def test_no_answer_at_all_is_an_error(
     stage: dict[str, Any], tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,11 +13,12 @@ import yaml
 from tiny_run import alignment, alignment_here, stage_digests, start, training_log, write_records
 from tiny_sampling import run
 
-from alignment.errors import AlignmentError, RecipeError
+from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.recipe import parse_recipe
 from alignment.registry import ModelRegistry
 from alignment.stages.ppo import check
 from alignment.training import optimizers, ppo_update
+from alignment.training.ppo import PPOTrainer
 
 RULE = [{"rule": "brevity", "weight": 0.1}]
 TRAINER = {"max_steps": 4, "learning_rate": 1e-3}
@@ -60,6 +61,14 @@ def settings_of(**settings: Any) -> Any:
         ({"peft": {"r": 4, "lora_dropout": 0.1}}, "set it to 0"),
         ({"top_p": 0.9}, "top_p: unknown key"),
         ({"trainer": {"max_steps": 1, "num_train_epochs": 2}}, "keep one"),
+        ({"trainer": {"max_steps": "3", "num_train_epochs": 2}}, "keep one"),
+        ({"trainer": {"max_steps": math.inf}}, "ppo: trainer.max_steps: must be a finite number, not inf"),
+        ({"reward": [{"rule": "f1", "options": {"x": [math.nan]}}]}, r"reward\.0\.options\.x\.0: must be a finite"),
+        ({"temperature": "inf"}, "ppo: temperature: Input should be a finite number"),
+        ({"temperature": math.inf}, "ppo: temperature: must be a finite number, not inf"),
+        ({"kl_coef": "inf"}, "ppo: kl_coef: Input should be a finite number"),
+        ({"ppo": {"guard": {"max_kl": "inf"}}}, r"ppo: ppo\.guard\.max_kl: Input should be a finite number"),
+        ({"ppo": {"clip_scores": "inf"}}, r"ppo: ppo\.clip_scores: Input should be a finite number"),
         ({"reward": "auto"}, "no earlier stage makes one"),
     ],
 )
@@ -78,6 +87,8 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
         ({"optim": "schedule_free_sgd"}, "trainer.optim: schedule_free_sgd needs the package schedulefree, which"),
         ({"save_steps": 0.5}, "save_steps and logging_steps count PPO steps"),
         ({"learningrate": 1}, "no such training argument; nearest: learning_rate"),
+        ({"max_steps": None}, "ppo.trainer.max_steps: expects int, not None"),
+        ({"max_steps": None, "num_train_epochs": 2}, "ppo.trainer.max_steps: expects int, not None"),
     ],
 )
 def test_training_arguments_that_cannot_be(trainer: dict[str, Any], message: str) -> None:
@@ -155,7 +166,30 @@ def test_prompts_that_do_not_fit_are_counted_or_an_error(tmp_path: Path, tiny_mo
     assert "more than max_prompt_length 41; raise it, or set long_prompts: drop" in failed.stderr
     none = alignment_here(tmp_path, "run", str(recipe), "ppo.max_prompt_length=512", "ppo.max_new_tokens=600")
     assert none.returncode == 2
-    assert "none of 29 prompts can be used" in none.stderr
+    assert "ppo: max_new_tokens 600 leaves no room for a prompt in the model's context of 512 tokens" in none.stderr
+    assert "lower max_new_tokens" in none.stderr
+    little = alignment_here(
+        tmp_path, "run", str(recipe), "ppo.max_prompt_length=512", "ppo.max_new_tokens=500", "ppo.long_prompts=error"
+    )
+    assert little.returncode == 2
+    assert "more than the 12 that max_new_tokens leaves in the context; lower max_new_tokens, or set" in little.stderr
+
+
+def test_a_reward_model_of_a_shorter_context_is_found_before_anything_is_sampled(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    short = tmp_path / "short"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    model.config.max_position_embeddings = 42
+    model.save_pretrained(short)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(short)
+    step = {"max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no"}
+    before = [{"reward": {"data": "prefs", "model": f"path:{short}", "trainer": step}}]
+    monkeypatch.setattr(PPOTrainer, "sample", lambda self, step: pytest.fail("a step was sampled"))
+    with pytest.raises(DataError, match=r"^prompt \w+: scorer reward: \d+ tokens with an answer of 6, limit 42; lower"):
+        run(tmp_path, tiny_model_dir, [*before, *half_way(reward="auto", model="base")])
 
 
 def test_values_of_their_own_adapter_stay_out_of_the_registry(tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -157,6 +157,38 @@ def test_the_run_waits_for_people_and_goes_on(tmp_path: Path, tiny_model_dir: Pa
     assert any("rank: run (changed: awaited.judged" in line for line in run(tmp_path, tiny_model_dir, stages)[0])
 
 
+def test_what_people_decline_is_left_out_and_counted(tmp_path: Path, tiny_model_dir: Path) -> None:
+    waiting = [record("p", "a", "b"), record("q", "c", "d"), record("r", "e", "f")]
+    write_records(tmp_path / "sampled.jsonl", waiting)
+    back = tmp_path / "judged.jsonl"
+    stages = [{"rank": {"data": str(tmp_path / "sampled.jsonl"), "by": "annotators", "judged": str(back)}}]
+    write_records(back, [judged(waiting[0], "retracted"), judged(waiting[1]), judged(waiting[2], "skipped")])
+    _, rows = run(tmp_path, tiny_model_dir, stages)
+    assert [r.id for r in made(tmp_path, rows["rank"])] == [waiting[1].id]
+    assert rows["rank"]["metrics"] == {"records": 1.0, "judgements": 1.0}
+    (use,) = rows["rank"]["data"]
+    assert (use["n_used"], use["dropped"]) == (1, {"skipped or taken back by everyone who saw it": 2})
+    assert rows["rank"]["notes"] == ["2 of 3 records were skipped or taken back by everyone who saw it"]
+    write_records(back, [judged(item, "skipped") for item in waiting])
+    with pytest.raises(DataError, match="every one of the 3 records was skipped or taken back by everyone who saw it"):
+        run(tmp_path, tiny_model_dir, stages)
+
+
+def test_a_record_that_someone_is_still_at_waits(tmp_path: Path, tiny_model_dir: Path) -> None:
+    item = record("p", "a", "b")
+    write_records(tmp_path / "sampled.jsonl", [item])
+    (skipped,) = judged(item, "skipped").judgements
+    other = {"id": judgement_id(item.id, "bob"), "annotator": Annotator(id="bob", kind="human"), "status": "draft"}
+    again = {"id": judgement_id(item.id, "ann", "again"), "revision": 2, "supersedes": skipped.id, "status": "draft"}
+    back = tmp_path / "judged.jsonl"
+    stages = [{"rank": {"data": str(tmp_path / "sampled.jsonl"), "by": "annotators", "judged": str(back)}}]
+    for update in (other, again):
+        both = (skipped, skipped.model_copy(update=update))
+        write_records(back, [item.model_copy(update={"judgements": both})])
+        with pytest.raises(DataError, match="1 of 1 records wait"):
+            run(tmp_path, tiny_model_dir, stages)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

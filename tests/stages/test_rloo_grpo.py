@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from tiny_groups import KINDS, SCORES, Given, trainer_of
 from tiny_run import alignment_here, stage_digests, start, training_log, write_records
 
 from alignment import pipeline
 from alignment.errors import AlignmentError, DataError, RecipeError
-from alignment.lora import LoraSettings, add_lora
 from alignment.recipe import load_recipe, parse_recipe
 from alignment.registry import ModelRegistry
 from alignment.runtime import quiet
@@ -26,13 +25,11 @@ from alignment.scorers import CheckedScorer, Scored
 from alignment.stages import STAGES, trl_on_policy
 from alignment.stages.groups import GroupSettings
 from alignment.stages.grpo import GRPOSettings
-from alignment.stages.prompts import PromptRow
 from alignment.stages.rloo import RLOOSettings
-from alignment.stages.trl_trainer import GroupSampler, OnPolicyTrainer
+from alignment.stages.trl_trainer import GroupSampler
 from alignment.training.arguments import training_arguments
 from alignment.training.prefix_sharing import share_prefixes
 
-KINDS = ["rloo", "grpo"]
 SETTINGS: dict[str, type[GroupSettings]] = {"rloo": RLOOSettings, "grpo": GRPOSettings}
 BREVITY = [{"rule": "brevity"}]
 TRAINER = {"learning_rate": 1e-2, "max_steps": 4, "save_steps": 1, "per_device_train_batch_size": 4}
@@ -119,57 +116,6 @@ def test_the_gsm8k_recipe_is_checked_as_a_run_would() -> None:
 
 
 # --- TRL on our prompts and scores ---------------------------------------------------------------------------------
-
-
-class Given(CheckedScorer):
-    """Scores given in advance, and what was asked."""
-
-    def __init__(self, scores: Sequence[float]) -> None:
-        self.scores = np.asarray(scores, dtype=np.float32)
-        self.asked: tuple[list[str], list[Any], list[str]] = ([], [], [])
-
-    def score(self, ids: Sequence[str], prompts: Sequence[Any], responses: Sequence[str]) -> Scored:
-        self.asked = list(ids), list(prompts), list(responses)
-        return Scored(self.scores[: len(ids)], {"given": self.scores[: len(ids)]}, None)
-
-
-MESSAGES = (
-    [{"role": "user", "content": "hi there"}],
-    [{"role": "system", "content": "be nice"}, {"role": "user", "content": "why? <|im_end|>"}],
-)
-
-
-def trainer_of(
-    kind: str,
-    model_dir: Path,
-    folder: Path,
-    scorer: CheckedScorer,
-    *,
-    peft: bool = True,
-    reference: Any = None,
-    **own: Any,
-) -> tuple[Any, list[PromptRow]]:
-    import trl
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    config, base = {"rloo": (trl.RLOOConfig, trl.RLOOTrainer), "grpo": (trl.GRPOConfig, trl.GRPOTrainer)}[kind]
-    trainer: Any = type("Trainer", (OnPolicyTrainer, base), {})
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = share_prefixes(AutoModelForCausalLM.from_pretrained(model_dir))
-    torch.manual_seed(0)
-    policy = add_lora(model, LoraSettings(r=4)) if peft else model
-    rows = [
-        PromptRow(f"id-{i}", m, tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False))
-        for i, m in enumerate(MESSAGES)
-    ]
-    settings = {"beta": 0.1, "num_generations": 4, "max_completion_length": 5, "learning_rate": 1e-2} | own
-    with quiet():
-        args = training_arguments(str(folder), 3, {"bf16": False, "use_cpu": True}, settings, config)
-        made = trl_on_policy.Reward(scorer, None, None)
-        return trainer(policy, reference, args, made, rows, processing_class=tokenizer), rows
-
-
-SCORES = [1.0, 0.0, 0.0, 3.0, 2.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,6 +218,8 @@ def test_the_order_is_trls_and_depends_on_the_epoch_alone() -> None:
     again = GroupSampler(7, per_step=3, group=2, repeats=2, seed=5)
     again.set_epoch(1)
     assert second == list(again) != list(theirs)
+    neighbour = GroupSampler(7, per_step=3, group=2, repeats=2, seed=6)
+    assert list(neighbour) != second  # neighbouring seeds share no epoch
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
@@ -369,6 +317,24 @@ def test_a_reward_is_learned(kind: str, tiny_model_dir: Path, tmp_path: Path) ->
     assert all("kl" not in log for log in logs)
 
 
+def test_a_models_dropout_is_off(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """GPT-2's own is 0.1, with which the policy would differ from its reference, and an answer from itself."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2, n_head=2, **ends)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    trainer = {**TRAINER, "max_steps": 1}
+    said, row = run(tmp_path, tmp_path / "gpt2", "rloo", trainer=trainer)
+    assert said.count("rloo: the model's dropout (0.1) is off in this stage") == 1
+    (log,) = training_log(tmp_path, "rloo")
+    assert log["kl"] == pytest.approx(0, abs=1e-6)
+    saved = ModelRegistry(tmp_path / "registry").path(row["models"]["rloo"])
+    assert json.loads((saved / "config.json").read_text(encoding="utf-8"))["resid_pdrop"] == 0.1
+
+
 def test_fewer_prompts_than_a_step_takes_is_an_error(tiny_model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"29 prompts, but a step takes 32 \(128 answers, 4 to each\); lower per_device"
@@ -396,7 +362,8 @@ def test_a_scorer_error_leaves_no_model_and_the_run_goes_on_exactly(
 ) -> None:
     """With two updates on the same answers, the checkpoint before the error lies between them."""
     trainer = {**TRAINER, "max_steps": 6, "save_steps": 3 if num_iterations == 2 else 1, "logging_steps": 2}
-    given: dict[str, Any] = {"peft": {"r": 4}, "num_iterations": num_iterations, "sample_every": 1, "trainer": trainer}
+    given: dict[str, Any] = {"peft": {"r": 4}, "num_iterations": num_iterations, "trainer": trainer}
+    given["sample_every"] = num_iterations  # a multiple of it is no step that draws, where two are taken on a draw
     run(tmp_path / "whole", tiny_model_dir, kind, **given)
     killed = tmp_path / "killed"
     real = trl_on_policy.load_scorer
@@ -410,7 +377,9 @@ def test_a_scorer_error_leaves_no_model_and_the_run_goes_on_exactly(
     assert f"{kind}: resuming from checkpoint-{3 if num_iterations == 2 else 2}" in said
     assert stage_digests(killed) == stage_digests(tmp_path / "whole")
     assert timeless(training_log(killed, kind)) == timeless(training_log(tmp_path / "whole", kind))
-    assert lines(killed, kind, "samples.jsonl") == lines(tmp_path / "whole", kind, "samples.jsonl")
+    samples = lines(killed, kind, "samples.jsonl")
+    assert samples == lines(tmp_path / "whole", kind, "samples.jsonl")
+    assert sorted({row["step"] for row in samples}) == list(range(1, 7, num_iterations))
 
 
 @pytest.mark.slow

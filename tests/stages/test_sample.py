@@ -11,6 +11,7 @@ from tiny_sampling import made, run
 from alignment.errors import RecipeError
 from alignment.preferences.sources import DataSpec, load
 from alignment.recipe import parse_recipe
+from alignment.stages import sampling
 from alignment.stages.prompts import PromptRow
 from alignment.stages.sampling import window
 
@@ -62,8 +63,24 @@ def test_answers_that_say_the_same_are_one_and_are_counted(sampled: tuple[Path, 
     folder, rows = sampled
     assert [len(answers) for answers in texts(folder, rows["cold"]).values()] == [1] * 4
     assert rows["cold"]["metrics"]["merged"] == 8
-    assert rows["cold"]["notes"] == ["8 answers said the same as another to their prompt and were merged"]
-    assert rows["other"]["notes"] == []
+    assert rows["cold"]["notes"][0] == "8 answers said the same as another to their prompt and were merged"
+    assert not any("merged" in note for note in rows["other"]["notes"])
+
+
+def test_answers_that_were_cut_are_told(
+    sampled: tuple[Path, dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, rows = sampled
+    cut = round((1 - rows["sample"]["metrics"]["finished_share"]) * rows["sample"]["metrics"]["answers"])
+    assert cut > 0
+    said = f"{cut} of 120 answers were cut at max_new_tokens and would be imitated as ended; raise max_new_tokens"
+    assert said in rows["sample"]["notes"]
+    monkeypatch.setattr(sampling, "_draw", lambda *_: [[("a", True), ("b", True), ("c", True)]] * 2)
+    _, rows = run(tmp_path, tiny_model_dir, [{"sample": {**SAMPLE, "limit": 2}}])
+    assert rows["sample"]["notes"] == []
 
 
 def test_stages_draw_differently_and_from_a_part_of_the_prompts(

@@ -137,6 +137,11 @@ def test_what_makes_no_sense_is_an_error_when_the_recipe_is_read(given: Any, mes
         ([{"model": "path:/some where"}], "path:/some where gives no name to log scores under; give the term a `name`"),
         ([{"model": "mr"}], "ppo: needs the output of 'mr', but no earlier stage makes it"),
         ("sft", "ppo: needs a reward model, but stage sft makes policy"),
+        ([{"rule": "length", "name": "overall"}],
+         "ppo: reward: a term is called 'overall', as the weighted sum is; give it another `name:`"),
+        ([{"rule": "length"}, {"model": "overall"}], "reward: a term is called 'overall'"),
+        ([{"model": "path:/models/overall"}], "reward: a term is called 'overall'"),
+        ("overall", "reward: a term is called 'overall'"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_recipe_is_an_error(given: Any, message: str) -> None:
@@ -151,6 +156,8 @@ def test_what_is_watched_is_logged_beside_the_reward() -> None:
         watch_inputs(terms({"rule": "length", "weight": 2}), "ppo", EARLIER)
     with pytest.raises(RecipeError, match="ppo: watch: two terms are called 'length'"):
         watch_inputs(terms({"rule": "length"}, {"rule": "length"}), "ppo", EARLIER)
+    with pytest.raises(RecipeError, match="ppo: watch: a term is called 'overall', as the weighted sum is; give it "):
+        watch_inputs(terms({"rule": "length", "name": "overall"}), "ppo", EARLIER, "rm")
     with pytest.raises(RecipeError, match="ppo: watch: two terms are called 'rm'"):
         watch_inputs(terms({"model": "rm"}), "ppo", EARLIER, "rm")
     assert watch_inputs(terms({"model": "rm"}), "ppo", EARLIER, "auto") == {"watch_1": "rm"}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from alignment.errors import RecipeError
 from alignment.registry import ModelRegistry
 from alignment.runs import RunContext
-from alignment.stages import dpo, kto, train
+from alignment.stages import STAGES, dpo, kto, train
 from alignment.stages.process_reward import ProcessRewardSettings
 from alignment.stages.settings import EarlyStopping, TrainingSettings
 from alignment.training.tokens import Truncation
@@ -50,6 +50,46 @@ def test_truncation_is_what_tokens_can_do() -> None:
 def test_what_contradicts_itself_is_an_error(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainingSettings(data="prefs", **given)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"num_train_epochs": 0}, "num_train_epochs: must be above 0, not 0"),
+        ({"num_train_epochs": -1}, "num_train_epochs: must be above 0, not -1"),
+        ({"max_steps": 0}, "max_steps: must be 1 or more, not 0"),
+        ({"max_steps": -2}, "max_steps: must be 1 or more, not -2"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: must be 1 or more, not 0"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: must be 1 or more, not 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: must be 1 or more, not 0"),
+        ({"learning_rate": -1}, "learning_rate: must be 0 or more, not -1"),
+        ({"weight_decay": -0.1}, "weight_decay: must be 0 or more, not -0.1"),
+        ({"adam_epsilon": -1}, "adam_epsilon: must be 0 or more, not -1"),
+        ({"max_grad_norm": -1}, "max_grad_norm: must be 0 or more, not -1"),
+        ({"adam_beta1": 1}, "adam_beta1: must be 0 or more and below 1, not 1"),
+        ({"adam_beta2": -0.5}, "adam_beta2: must be 0 or more and below 1, not -0.5"),
+    ],
+)
+def test_training_that_would_do_nothing_or_fail_later_is_refused(trainer: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=f"^mine.trainer.{words}$"):
+        train.check("mine", trainer)
+
+
+def test_every_training_stage_refuses_to_train_nothing() -> None:
+    trainer = {"trainer": {"num_train_epochs": 0}}
+    checked = 0
+    for stage in STAGES.values():
+        if "trainer" in stage.settings.model_fields:
+            settings = stage.settings(data="prefs", **trainer)
+            with pytest.raises(RecipeError, match=r"^mine.trainer.num_train_epochs: must be above 0, not 0$"):
+                stage.check("mine", settings)
+            checked += 1
+    assert checked >= 8
+
+
+def test_the_edges_of_what_is_refused() -> None:
+    given = {"num_train_epochs": 0.5, "max_steps": -1, "learning_rate": 0, "max_grad_norm": 0, "adam_beta1": 0}
+    train.check("mine", given)
 
 
 def test_to_evaluate_no_more_than_never_is_no_contradiction() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,58 @@ def test_a_score_too_large_to_learn_from_names_its_prompt(tiny_model_dir: Path, 
     trainer = trainer_of(*(tiny_model_dir, tmp_path, lambda text: 3e38 if len(text) % 2 else -3e38), steps=1)
     ids = "|".join(prompt.id for prompt in trainer._prompts)
     with pytest.raises(AlignmentError, match=rf"^step 1: prompt ({ids}): its score -?3e\+38 is too large"):
+        trainer.train()
+
+
+def broken(trainer: Any, part: str) -> None:
+    """Weights of one part of the actor become no numbers."""
+    with torch.no_grad():
+        {
+            "reference": lambda: trainer.actor.reference.model.norm.weight,
+            "policy": lambda: trainer.actor.model.model.norm.weight,
+            "values": lambda: trainer.actor.head.linear.weight,
+        }[part]().fill_(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("part", "message", "settings"),
+    [
+        ("reference", "the reference's log-probabilities of its answer are not finite: the model", {"kl_coef": 0.1}),
+        ("policy", "the log-probabilities of its answer are not finite: the model has diverged", {}),
+        ("values", "the values of its answer are not finite: the model has diverged", {}),
+        (
+            "values",
+            "the values of its answer are not finite: the value function has diverged; lower the learning rate",
+            {"peft": LoraSettings(r=4), "value_adapter": True},
+        ),
+    ],
+)
+def test_numbers_that_are_not_finite_are_not_blamed_on_the_score(
+    tiny_model_dir: Path, tmp_path: Path, part: str, message: str, settings: dict[str, Any]
+) -> None:
+    trainer = trainer_of(*(tiny_model_dir, tmp_path, len), steps=1, **settings)
+    broken(trainer, part)
+    with pytest.raises(AlignmentError, match=rf"^step 1: prompt prompt-\d: {message}"):
+        trainer.train()
+
+
+def test_the_larger_of_value_and_score_is_too_large(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Finite values whose advantages are not: the prompt is the one with the largest."""
+    trainer = trainer_of(*(tiny_model_dir, tmp_path, len), steps=1)
+    sampled = trainer.sample(1)
+    exp = trainer._experience(sampled)
+    values = exp.values.clone()
+    values[3, 0] = -3e38
+    broken_values = replace(exp, values=values, advantages=exp.advantages / 0)
+    with pytest.raises(AlignmentError, match=r"a value of its answer, 3e\+38 in size, is too large") as error:
+        trainer._learnable(sampled, broken_values)
+    assert str(error.value).startswith(f"prompt {sampled.prompts[3].id}: ")
+
+
+def test_an_early_stop_below_rounding_is_an_error(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Every update would end before its first step, and the model that is registered would be the one given."""
+    trainer = trainer_of(*(tiny_model_dir, tmp_path, len), steps=2, early_stop_kl=1e-20)
+    with pytest.raises(AlignmentError, match=r"^step 1: ppo.early_stop_kl 1e-20 is less than rounding .*; raise it$"):
         trainer.train()
 
 

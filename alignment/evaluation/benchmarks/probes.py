@@ -36,7 +36,8 @@ def read_probe(source: str, kind: type[ItemT]) -> list[ItemT]:
     """All items. Raises DataError naming the line that is broken, an id that is there twice, or an empty file."""
     path = probe_path(source)
     items: dict[str, ItemT] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines(): JSON text may hold U+2028 and its like as they are.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

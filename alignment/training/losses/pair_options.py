@@ -14,7 +14,7 @@ from alignment.errors import nearest
 class PairOptions(BaseModel):
     """Knobs that not every loss on pairs reads, under the field's names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # What the implicit reward is made of
     f_divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"

@@ -15,7 +15,7 @@ from alignment.preferences.importers import gsm8k
 from alignment.preferences.importers.run import import_file
 from alignment.preferences.sources import DataSpec, load
 from alignment.preferences.store import read_records
-from alignment.stages.rows import REFERENCE, references
+from alignment.stages.reference_answers import REFERENCE, references
 from reward.rules import RuleScorer, prompt_text
 
 ROW = {"question": "Ann has 48/2 apples. How many?", "answer": "She has <<48/2=24>>24.\n#### 24"}
