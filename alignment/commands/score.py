@@ -47,10 +47,11 @@ def score(
     _check(chosen, predictions or [], given)
     read = chosen.read(predictions or [], given)
     results = chosen.score(read.items, seed=seed)
-    if read.refused and not any(result.n_scored or result.n_unscored for result in results):
+    # Items of no model are other data that the numbers need, such as AlpacaEval's gamed rows.
+    if read.refused and all(item.refused for item in read.items if item.model):
         reasons = "; ".join(shown(f"{where}: {reason}") for where, reason in read.refused[:REASONS_SHOWN])
         raise DataError(f"{chosen.name}: none of the {len(read.refused)} rows is an item: {reasons}")
-    for line in _refusals(read.refused):
+    for line in (*_refusals(read.refused), *map(shown, read.remarks)):
         print(line, file=sys.stderr)
     if as_json:
         for note in chosen.notes:

@@ -11,7 +11,7 @@ from alignment.comparison.detectable import detectable
 from alignment.comparison.rows import PairedRow, PairedTable
 from alignment.comparison.sets import left_out, set_rows
 from alignment.comparison.sides import Side, Stored, labels
-from alignment.errors import DataError
+from alignment.errors import DataError, nearest
 from alignment.evaluation.benchmarks.benchmark import Benchmark, Sample
 from alignment.evaluation.benchmarks.measures import Measure, in_both
 from alignment.evaluation.statistics import (
@@ -21,6 +21,7 @@ from alignment.evaluation.statistics import (
     ratio_interval,
     ratio_standard_error,
 )
+from alignment.evaluation.statistics.intervals import ROUNDING
 from alignment.evaluation.suites import configured
 
 
@@ -37,9 +38,10 @@ def compare(
     """Every metric of every benchmark that both sides of a pair have; `benchmarks` and `metrics` narrow it ((): all).
 
     `groups`: also over the items of every category and sub-group. Raises DataError for sides without a common
-    benchmark or common items, and for versions and options of a benchmark that differ.
+    benchmark or common items, for a metric that none has, and for versions and options of a benchmark that differ.
     """
     named, notes, found, unknown = labels(compared), [], list[PairedRow](), list[str]()
+    known: dict[str, None] = {}  # metrics, in order
     for a, b in compared:
         common = [name for name in a.stored if name in b.stored and (not benchmarks or name in benchmarks)]
         title = f"{named[a.key]} and {named[b.key]}"
@@ -50,7 +52,8 @@ def compare(
             if (name in a.stored) != (name in b.stored) and not benchmarks:
                 notes.append(f"{name}: only {named[(a if name in a.stored else b).key]} has it")
         for name in common:
-            rows, told = _benchmark(name, a.stored[name], b.stored[name], title, seed, bootstrap, metrics, groups)
+            rows, told, seen = _benchmark(name, a.stored[name], b.stored[name], title, seed, bootstrap, metrics, groups)
+            known |= dict.fromkeys(seen)
             found += [replace(row, a=named[a.key], b=named[b.key]) for row in rows]
             notes += told
             unknown += [name] if unrecorded(a.stored[name], b.stored[name]) else []
@@ -59,14 +62,14 @@ def compare(
                 f"{name}: summarises other benchmarks, and has no items; compare it over seeds"
                 for name in dict.fromkeys((*a.summaries, *b.summaries))
             ]
+    for metric in metrics if known else ():
+        if metric not in known:
+            raise DataError(f"no metric {metric} to compare{nearest(metric, known)}")
     if unknown:
         names = ", ".join(dict.fromkeys(unknown))
         notes.append(f"whether options were the same could not be checked, they were not stored: {names}")
     if not found:
-        raise DataError(
-            f"nothing to compare{': no metric ' + ', '.join(metrics) if metrics else ''}; {_known(compared)}"
-            + "".join(f"; {note}" for note in notes)
-        )
+        raise DataError(f"nothing to compare; {_known(compared)}" + "".join(f"; {note}" for note in notes))
     return PairedTable(tuple(_corrected(found, correction)), tuple(dict.fromkeys(notes)))
 
 
@@ -85,7 +88,8 @@ def _benchmark(
     bootstrap: BootstrapMethod,
     metrics: Sequence[str],
     groups: bool,
-) -> tuple[list[PairedRow], list[str]]:
+) -> tuple[list[PairedRow], list[str], list[str]]:
+    """Rows, notes, and the metrics that there are, whether wanted or not."""
     benchmark = configured(name, {})
     version = same_version(benchmark, a, b, title)
     same_settings(name, a, b, title)
@@ -102,9 +106,9 @@ def _benchmark(
     same_items(benchmark, both, samples, title)
     notes = list(_one_sided(benchmark, common, (one, other), title, metrics))
     if not (one or other):
-        return [], notes or [f"{name}: its samples have no item values; compare it over seeds"]
+        return [], notes or [f"{name}: its samples have no item values; compare it over seeds"], []
     only = len(samples[0]) - len(both), len(samples[1]) - len(both)
-    rows = []
+    rows, known = [], [metric for metric, _ in (*one, *other)]
     for (metric, group), measure in one.items():
         if (metric, group) not in other or (metrics and metric not in metrics):
             continue
@@ -118,12 +122,14 @@ def _benchmark(
         row = _row(name, version, measure, other[metric, group], only, seed, bootstrap)
         rows.append(replace(row, group=group))
     in_order = [list(own.values()) for own in common]
+    known += [metric for own in in_order for metric in benchmark.undefined(own)]
     for row in set_rows(benchmark, a, b, (in_order[0], in_order[1]), only, seed=seed, groups=groups):
+        known.append(row.metric)
         if (row.metric, row.group) not in one and (not metrics or row.metric in metrics):
             rows.append(replace(row, version=version))
     if not metrics:
         notes += left_out(name, a, b, [*(metric for metric, _ in one), *(row.metric for row in rows)])
-    return rows, notes
+    return rows, notes, known
 
 
 def _one_sided(
@@ -186,6 +192,8 @@ def _row(
         else ratio_interval(changes, weights, clusters, seed=seed, bootstrap=bootstrap)
     )
     error = ratio_standard_error(changes, weights, clusters) if x else None
+    if error is not None and error <= ROUNDING * max(map(abs, (*x, *y))):
+        error = None  # without spread, which is not certainty
     seen = detectable(changes, weights, clusters, interval.value, error)
     changed, p = both.mcnemar(), both.p(seed=seed)
     total = sum(weights)

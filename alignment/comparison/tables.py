@@ -75,7 +75,8 @@ def paired_small_print(table: PairedTable) -> list[str]:
         "Difference: the second model minus the first, over the items that both have a value for.",
         _methods("95% intervals", [row.method for row in rows]),
         "SE: of the per-item differences" + (", by clusters, with G/(G-1)." if clustered else "."),
-        "MDE: the true difference that is found with probability 80% at alpha 0.05, two-sided (normal)"
+        "MDE: the true difference that is found at alpha 0.05, two-sided, with a probability of about 80% (normal "
+        "approximation; nearer 70% below 100 items or 10 clusters)"
         + ("." if "n needed" in hidden else "; n needed: items to find the observed one so."),
         _methods("p", [row.p_method for row in rows]),
         _methods("Adjusted p", [row.correction for row in rows]),

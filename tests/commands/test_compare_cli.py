@@ -79,7 +79,7 @@ def test_models_are_compared_over_items(runs: list[str], shell: Shell) -> None:
     assert row["correction"] == "Holm over 1 tests"
     text = shell(f"{runs[0]}:bradley_terry", f"{runs[1]}:bradley_terry", "--exploratory", "--bootstrap", "bca")
     assert "Differences over the same items" in text
-    assert "BCa bootstrap over clusters" in text
+    assert "t interval with 5 degrees of freedom over 6 clusters (too few to resample)" in text
     assert "Benjamini-Hochberg over 1 tests" in text
 
 
@@ -95,7 +95,8 @@ def test_what_could_have_been_seen_is_shown(runs: list[str], shell: Shell, tmp_p
     assert cells["MDE"] == f"{100 * row['mde']:.1f}"
     assert (cells["n"], cells["n needed"]) == ("36 in 6", str(row["units_needed"]))
     assert cells["Deff"] == f"{row['design_effect']:.1f}"
-    assert "MDE: the true difference that is found with probability 80%" in text
+    told = "about 80% (normal approximation; nearer 70% below 100 items or 10 clusters)"
+    assert f"MDE: the true difference that is found at alpha 0.05, two-sided, with a probability of {told}" in text
     (stored,) = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
     assert float(stored["mde"]) == row["mde"]
     assert int(stored["units_needed"]) == row["units_needed"]
@@ -110,6 +111,23 @@ def test_columns_that_say_nothing_are_not_shown(tmp_path: Path, shell: Shell) ->
     header = shell(f"{one}:a", f"{one}:b").splitlines()[1]
     assert "Unscored" in header
     assert "Only one" in header
+
+
+def test_no_change_has_no_error(tmp_path: Path, shell: Shell) -> None:
+    same, other = chosen([True, False] * 4), chosen([False, False] * 4)
+    run = write_run(tmp_path, {"multiple_choice": {"a": same, "b": same, "c": other}})
+    told = json.loads(shell(f"{run}:a", f"{run}:b", "--json"))
+    assert [(row["difference"], row["standard_error"], row["mde"]) for row in told["rows"]] == [(0.0, None, None)] * 2
+    header, line = shell(f"{run}:a", f"{run}:b").splitlines()[1:3]
+    cells = dict(zip(re.split(r"  +", header), re.split(r"  +", line), strict=False))
+    assert cells["SE"] == cells["MDE"] == "n/a"
+    assert all(row["standard_error"] for row in json.loads(shell(f"{run}:a", f"{run}:c", "--json"))["rows"])
+
+
+def test_an_unknown_metric_names_the_known_ones(tmp_path: Path, shell: Shell) -> None:
+    run = write_run(tmp_path, {"multiple_choice": {"a": chosen([True, False]), "b": chosen([True, True])}})
+    for wanted, message in (("nope", "no metric nope to compare; known: acc, acc_norm"), ("ac", "ac to compare; near")):
+        assert message in shell(f"{run}:a", f"{run}:b", "--metric", "acc", "--metric", wanted, code=2)
 
 
 def test_options_without_effect_over_seeds_are_refused(runs: list[str], shell: Shell) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from alignment.evaluation.statistics import Interval, rate_interval, ratio_interval
 from alignment.evaluation.statistics.clusters import Clusters
+from alignment.evaluation.statistics.intervals import clipped
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def classification(
         groups = None if clusters is None else [clusters[place] for place in kept]
         if name == "f1":
             below = [float(counted[place]) for place in kept]
-            interval = ratio_interval([2 * one for one in right], below, groups, seed=seed)
+            interval = clipped(ratio_interval([2 * one for one in right], below, groups, seed=seed))
         else:
             interval = rate_interval(right, groups, seed=seed)
         found[name] = replace(interval, value=values[name])

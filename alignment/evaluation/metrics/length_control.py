@@ -64,8 +64,8 @@ def length_controlled(
     weight of every item, refitting included, C, sd(Δ) and the gamed rows held fixed; with clusters as their errors do
     together: √(Σ_c (Σ_{i∈c} e_i)²)/n (Miller 2024, arXiv 2411.00640, equation 4). There is none where all preferences
     are equal or liblinear stopped before the end, and no rate at all where there are wins alone or losses alone to
-    learn from, or where length and difficulty tell them apart without error: then any coefficients will do that are
-    large enough.
+    learn from, where length and difficulty tell them apart without error (then any coefficients will do that are
+    large enough), or where there are ties alone beside gamed rows, which would be what the rate is of.
 
     Args:
         preferences: N values in 0..1; None for an unscored item, which is predicted but not learned from.
@@ -98,6 +98,8 @@ def length_controlled(
 
     features, theirs = _features(deltas / spread, difficulty, gamed)
     known = np.asarray([value for value in preferences if value is not None], float)
+    if gamed and (known == 0.5).all():  # AlpacaEval prints 57.9 for the real lengths of a model that ties everywhere
+        return _undefined("undefined: all preferences are ties, the rate would be the gamed rows' alone", n_scored)
     table = np.vstack([theirs, features[scored]])
     labels = np.concatenate([np.asarray([row.preference for row in gamed], float), known])
     weights = np.concatenate([np.asarray([row.weight for row in gamed], float), np.ones(n_scored)])
@@ -244,7 +246,10 @@ def _with_error(
     kept = beta != 0
     name = "logistic model, L1"
     if not kept[1:].all():  # all but φ: what the rate is made of
-        return Interval(value, None, None, f"{name}; the penalty set ψ or θ to 0: no interval", n_scored)
+        lost = [of for of, held in zip("ψθ"[-len(kept) + 1 :], kept[1:], strict=True) if not held]
+        told = f"{' and '.join(lost)} {'was' if len(lost) == 1 else 'were'} penalised to 0"
+        even = "" if kept[1:].any() else ", which makes any rate one half"
+        return Interval(value, None, None, f"{name}; {told}{even}: no interval", n_scored)
     fitted = _sigmoid(table @ beta)
     x = table[:, kept]
     hessian = (x * (weights * fitted * (1 - fitted))[:, None]).T @ x

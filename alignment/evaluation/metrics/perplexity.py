@@ -18,7 +18,8 @@ from alignment.evaluation.statistics import Interval, ratio_interval
 def perplexity(logprobs: Sequence[float], counts: Sequence[int], *, seed: int, per: str) -> Interval:
     """exp(-Σ logprobs / Σ counts) of N documents; `per` (word, token) names what is counted.
 
-    Undefined when it is larger than a floating-point number can be. Raises ValueError as `bits_per_byte`.
+    Undefined when every count is 0, or when it is larger than a floating-point number can be. Raises ValueError as
+    `bits_per_byte`.
     """
     nats = _nats(logprobs, counts, seed)
     if nats.value is None:
@@ -35,7 +36,7 @@ def bits_per_byte(logprobs: Sequence[float], n_bytes: Sequence[int], *, seed: in
     """-Σ logprobs / (ln 2 · Σ bytes): comparable between tokenizers.
 
     Raises:
-        ValueError: a log-likelihood above 0 or not finite, a count that is not positive, lists of different lengths.
+        ValueError: a log-likelihood above 0 or not finite, a count below 0, lists of different lengths.
     """
     nats = _nats(logprobs, n_bytes, seed)
     value, low, high = (None if x is None else x / math.log(2) for x in (nats.value, nats.low, nats.high))
@@ -45,4 +46,6 @@ def bits_per_byte(logprobs: Sequence[float], n_bytes: Sequence[int], *, seed: in
 def _nats(logprobs: Sequence[float], counts: Sequence[int], seed: int) -> Interval:
     if any(logprob > 0 for logprob in logprobs):
         raise ValueError("a log-likelihood is above 0; it must be the summed natural logarithm of probabilities")
+    if counts and not any(counts):
+        return Interval(None, None, None, "undefined: every count is 0", len(counts))
     return ratio_interval([-logprob for logprob in logprobs], counts, seed=seed)

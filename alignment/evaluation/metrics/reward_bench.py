@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from alignment.evaluation.statistics import Interval, ratio_interval, share_interval, statistic_interval
+from alignment.evaluation.statistics.intervals import clipped
 
 if TYPE_CHECKING:
     from alignment.evaluation.statistics import Indices
@@ -118,7 +119,7 @@ def section_score(credits: Sequence[Credit], *, seed: int) -> Interval:
         return share_interval(values, prompts, seed=seed)
     weights = _weights(credits)
     weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
-    found = ratio_interval(weighted, weights, prompts, seed=seed)
+    found = clipped(ratio_interval(weighted, weights, prompts, seed=seed))
     return replace(found, method=f"subsets weighted by RewardBench's prompt counts; {found.method}")
 
 

@@ -6,12 +6,13 @@ are any numbers of which a higher one means a likelier continuation. Shares are 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from alignment.evaluation.statistics import NO_DATA, Interval, share_interval, statistic_interval
+from alignment.evaluation.statistics import NO_DATA, Interval, ratio_interval, share_interval, statistic_interval
+from alignment.evaluation.statistics.intervals import clipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,19 +72,19 @@ def changes(here: Sequence[Triple], there: Sequence[Triple], *, seed: int) -> di
         return dict.fromkeys(("lms", "ss", "icat"), NO_DATA)
     means = [[np.array(_means(items, of(items))) for of in (related, stereotyped)] for items in (here, there)]
 
-    def of_one(lms: float, ss: float) -> dict[str, float]:
-        return {"lms": lms, "ss": ss, "icat": lms * min(ss, 1 - ss) / 0.5}
+    def idealised(lms: float, ss: float) -> float:
+        return lms * min(ss, 1 - ss) / 0.5
 
-    def change(metric: str, terms: npt.NDArray[np.int64]) -> float:
-        new, old = (of_one(*(float(values[terms].mean()) for values in own))[metric] for own in means)
+    def change(terms: npt.NDArray[np.int64]) -> float:
+        new, old = (idealised(*(float(values[terms].mean()) for values in own)) for own in means)
         return new - old
 
     n = len(means[0][0])
     found = {}
-    for metric in ("lms", "ss", "icat"):
-        interval = statistic_interval(partial(change, metric), n, seed=seed, name=f"difference of {metric.upper()}")
-        found[metric] = _over_terms(interval, n, len(here))
-    return found
+    for metric, of in (("lms", related), ("ss", stereotyped)):
+        found[metric] = _weighted(here, [new - old for new, old in zip(of(here), of(there), strict=True)], seed)
+    found["icat"] = statistic_interval(change, n, seed=seed, name="difference of ICAT")
+    return {metric: _over_terms(interval, n, len(here)) for metric, interval in found.items()}
 
 
 def related(items: Sequence[Triple]) -> list[float]:
@@ -108,7 +109,18 @@ def _macro(items: Sequence[Triple], values: Sequence[float], seed: int) -> Inter
     if not items:
         return NO_DATA
     means = _means(items, values)
-    return _over_terms(share_interval(means, seed=seed), len(means), len(items))
+    binary = all(mean in (0, 1) for mean in means)
+    found = share_interval(means, seed=seed) if binary else clipped(_weighted(items, values, seed))
+    return _over_terms(found, len(means), len(items))
+
+
+def _weighted(items: Sequence[Triple], values: Sequence[float], seed: int) -> Interval:
+    """The average over terms of their items' means; terms are the clusters."""
+    terms = [item.term for item in items]
+    sizes = Counter(terms)
+    weights = [1 / sizes[term] for term in terms]
+    weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
+    return ratio_interval(weighted, weights, terms, seed=seed)
 
 
 def _over_terms(found: Interval, terms: int, n: int) -> Interval:

@@ -5,7 +5,7 @@ interval. No interval has zero width, which would claim certainty: where all ite
 Wilson's, and any other number that every resample, item or seed gives alike has none, and `method` says so.
 
 intervals.py          what a number is (Interval, Estimate), Wilson's interval of a share
-bootstrap.py          means, shares, ratios, differences and any statistic: percentile (the default) or BCa
+bootstrap.py          means, shares, ratios, differences, any statistic: percentile or BCa, t of few clusters
 standard_errors.py    naive, clustered and paired errors, and the t intervals made of them
 difference_tests.py   McNemar's test and the paired permutation test, over items or clusters
 corrections.py        Holm and Benjamini-Hochberg over all cells of a table

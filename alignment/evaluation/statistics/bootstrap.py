@@ -3,6 +3,8 @@
 percentile: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13; the default everywhere.
 bca: bias-corrected and accelerated, the same book, chapter 14: for skewed statistics and small samples.
 With clusters whole clusters are drawn (and left out, for the acceleration): their items are no independent evidence.
+Draws of few clusters vary too little: below 10 there is the clustered t interval instead, whichever bootstrap was asked
+for, and below 5 none of a statistic that is no ratio of sums.
 Where every resample gives one number there is no interval, and `method` says what is alike.
 """
 
@@ -13,7 +15,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 from alignment.evaluation.statistics.clusters import Clusters, differences, members, sums
-from alignment.evaluation.statistics.intervals import NO_DATA, ROUNDING, Interval, bounded, unsure, wilson
+from alignment.evaluation.statistics.intervals import NO_DATA, ROUNDING, Interval, bounded, clipped, unsure, wilson
+from alignment.evaluation.statistics.standard_errors import cluster_t_interval
 
 if TYPE_CHECKING:
     from alignment.evaluation.statistics.clusters import Floats, Indices
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 BootstrapMethod = Literal["percentile", "bca"]
 
 RESAMPLES = 2000
+_CLUSTERS, _CLUSTERS_OF_ANY = 10, 5  # fewest to resample: of a ratio of sums, which t can replace; of any statistic
 _TAILS = (0.025, 0.975)  # levels that bound the central 95%
 _DRAWS_AT_A_TIME = 4_000_000  # bounds the memory of a resampling, not its result
 
@@ -36,7 +40,7 @@ def mean_interval(
 
 
 def share_interval(values: Sequence[float], clusters: Clusters = None, *, seed: int) -> Interval:
-    """A mean of values in 0..1: Wilson when all are 0 or 1 and independent, else the bootstrap.
+    """A mean of values in 0..1: Wilson when all are 0 or 1 and independent, else `mean_interval` within 0..1.
 
     The bootstrap of data that are all 0 (or all 1) would claim certainty. Then Wilson's interval is given here too,
     with the number of clusters in place of n, which is the cautious end: a cluster as one item.
@@ -52,11 +56,11 @@ def share_interval(values: Sequence[float], clusters: Clusters = None, *, seed: 
         bounds = wilson(groups * round(values[0]), groups)
         method = f"Wilson score interval over {groups} clusters, all items alike"
         return Interval(bounds.value, bounds.low, bounds.high, method, len(values))
-    return mean_interval(values, clusters, seed=seed)
+    return clipped(mean_interval(values, clusters, seed=seed))
 
 
 def rate_interval(values: Sequence[float], clusters: Clusters = None, *, seed: int) -> Interval:
-    """A mean of values in 0..1 by the bootstrap; where all are 0, or all 1, by `share_interval`.
+    """A mean of values in 0..1 by `mean_interval`, within 0..1; where all are 0, or all 1, by `share_interval`.
 
     Raises ValueError for values outside 0..1.
     """
@@ -64,7 +68,7 @@ def rate_interval(values: Sequence[float], clusters: Clusters = None, *, seed: i
     if not alike and any(not 0 <= value <= 1 for value in values):
         raise ValueError("a rate is a mean of values in 0..1")
     average = share_interval if alike else mean_interval
-    return average(values, clusters, seed=seed)
+    return clipped(average(values, clusters, seed=seed))
 
 
 def paired_difference(
@@ -94,10 +98,11 @@ def ratio_interval(
 ) -> Interval:
     """Σ numerators / Σ denominators (bits per byte, errors per word), resampling whole items.
 
-    Raises ValueError for a denominator that is not positive.
+    An item may have the denominator 0 (a document without words): its numerator is in the sum.
+    Raises ValueError for a denominator below 0, and where all are 0.
     """
-    if any(not denominator > 0 for denominator in denominators):
-        raise ValueError("every denominator must be positive")
+    if any(not denominator >= 0 for denominator in denominators) or (len(denominators) > 0 and not any(denominators)):
+        raise ValueError("every denominator must be positive or 0, and their sum positive")
     return _ratio(numerators, denominators, clusters, seed, "ratio of sums", bootstrap)
 
 
@@ -124,6 +129,8 @@ def statistic_interval(
     if value is None:
         return Interval(None, None, None, f"{name}: undefined on these items", n)
     groups = members(n, clusters)
+    if len(groups) < min(n, _CLUSTERS_OF_ANY):
+        return Interval(value, None, None, f"{name}; too few clusters ({len(groups)}) to resample: no interval", n)
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(RESAMPLES if len(groups) > 1 else 0):
@@ -164,17 +171,32 @@ def _ratio(
     if n == 0:
         return NO_DATA
     value = float(above.sum() / below.sum())
-    items = above / below
+    items = _own(above, below)
     above, below = sums(above, clusters), sums(below, clusters)
     over = "clusters" if len(above) < n else "items"
     if len(above) == 1:
         return Interval(value, None, None, f"{name} of one {over[:-1]}: no interval", n)
-    paired, size = size is not None, float(abs(items).max()) if size is None else size
-    alike = _alike(items, above / below, over, ROUNDING * size, paired=paired)
+    paired, size = size is not None, float(abs(items[np.isfinite(items)]).max()) if size is None else size
+    alike = _alike(items, _own(above, below), over, ROUNDING * size, paired=paired)
     if alike:
         return Interval(value, None, None, unsure(f"{name}; {alike}"), n)
+    if len(above) < min(n, _CLUSTERS):
+        return cluster_t_interval(above, below, name, n, size)
+    found = _resampled(above, below, seed)
+    if found is None or (below == below.sum()).any():  # drawn, or left with, no denominator at all
+        return Interval(value, None, None, f"{name}; too few items for an interval", n)
     without = (above.sum() - above) / (below.sum() - below)
-    return _bounded(value, _resampled(above, below, seed), without, bootstrap, name, over, n, size)
+    return _bounded(value, found, without, bootstrap, name, over, n, size)
+
+
+def _own(above: Floats, below: Floats) -> Floats:
+    """Each item's ratio: infinite where it has a numerator alone, and none of an item that has neither."""
+    import numpy as np
+
+    some = (above != 0) | (below != 0)
+    with np.errstate(divide="ignore"):
+        own: Floats = above[some] / below[some]
+    return own
 
 
 def _alike(items: Floats, units: Floats, over: str, rounding: float, *, paired: bool) -> str:
@@ -185,8 +207,8 @@ def _alike(items: Floats, units: Floats, over: str, rounding: float, *, paired: 
     return f"all {over} alike" if float(units.max() - units.min()) <= rounding else ""
 
 
-def _resampled(above: Floats, below: Floats, seed: int) -> Floats:
-    """The ratio of RESAMPLES draws with replacement."""
+def _resampled(above: Floats, below: Floats, seed: int) -> Floats | None:
+    """The ratio of RESAMPLES draws with replacement; None where one of them has only denominators of 0."""
     import numpy as np
 
     n = len(above)
@@ -195,7 +217,10 @@ def _resampled(above: Floats, below: Floats, seed: int) -> Floats:
     ratios = []
     for start in range(0, RESAMPLES, rows):
         drawn = rng.integers(0, n, (min(rows, RESAMPLES - start), n))
-        ratios.append(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))
+        under = below[drawn].sum(axis=1)
+        if not under.all():
+            return None
+        ratios.append(above[drawn].sum(axis=1) / under)
     return np.concatenate(ratios)
 
 

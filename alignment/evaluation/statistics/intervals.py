@@ -6,7 +6,7 @@ An interval has a width. Where all data say the same, resampling and spread find
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 
@@ -41,6 +41,13 @@ def bounded(value: float, low: float, high: float, method: str, n: int, *, size:
     if high - low <= ROUNDING * size:
         return Interval(value, None, None, without, n)
     return Interval(value, low, high, method, n)
+
+
+def clipped(share: Interval) -> Interval:
+    """A share with its bounds within 0..1, where a symmetric interval may leave them."""
+    if share.low is None or share.high is None:
+        return share
+    return replace(share, low=max(0.0, share.low), high=min(1.0, share.high))
 
 
 def unsure(what: str, by: str = "resampling") -> str:

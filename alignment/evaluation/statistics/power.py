@@ -1,5 +1,7 @@
 """How small a difference could have been seen, and how many items it takes: normal approximation, two-sided.
 
+Exact McNemar and sign flips, the tests of a comparison, find the minimum detectable effect of a power of 80% less often
+where data are few: simulated, in 70% of 50 items, 73% of 100, 78% of 200, 80% of 2000, and 71% of 10 clusters.
 Everything goes through the standard error of the difference, so paired and unpaired, means and shares, independent and
 clustered items are one formula (Miller 2024, arXiv 2411.00640, section 5; Cohen 1988):
     minimum detectable effect = (z_(1-α/2) + z_power) · SE

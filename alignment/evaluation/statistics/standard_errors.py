@@ -76,6 +76,23 @@ def paired_error_interval(
     return _t_interval(differences(a, b), clusters, correct, "paired difference", size)
 
 
+def cluster_t_interval(above: Floats, below: Floats, name: str, n: int, size: float) -> Interval:
+    """Σ above / Σ below ± t · its standard error, corrected by G/(G-1), t with G-1 degrees of freedom.
+
+    `above`, `below` (G,): the sums over each of G >= 2 clusters of the n items; `size`: as in `bounded`.
+    """
+    from scipy.stats import t
+
+    groups = len(above)
+    value, error = float(above.sum() / below.sum()), _error(above, below, None, correct=True)
+    assert error is not None  # there are two clusters
+    half = float(t.ppf(0.975, groups - 1)) * error
+    freedom = f"{groups - 1} degree{'s' if groups > 2 else ''} of freedom"
+    how = f"{name}, t interval with {freedom} over {groups} clusters (too few to resample)"
+    alike = unsure(f"{name}; all clusters alike", "their spread")
+    return bounded(value, value - half, value + half, how, n, size=size, without=alike)
+
+
 def _t_interval(values: Floats, clusters: Clusters, correct: bool, name: str, size: float) -> Interval:
     """`size`: of the numbers that the values are, or are differences of."""
     from scipy.stats import t

@@ -18,11 +18,20 @@ from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
 from alignment.evaluation.stored.judgement_columns import judgement_columns, missing
 from alignment.evaluation.stored.rows import Row, read_rows, stem
-from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, by_model, parse_rows, refuse_twins
+from alignment.evaluation.stored.stored import (
+    Read,
+    StoredBenchmark,
+    StoredItem,
+    by_model,
+    parse_rows,
+    refuse_same_names,
+    refuse_twins,
+)
 
 MOST_CLASSES = 20
 MOST_NAMED = 8  # raters whose names stand in the method
 PRINTED_STEPS = 5  # of expectation-maximisation: after these are the priors in print (decisions/0010)
+INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 UNITS = {"fleiss_kappa": "kappa", "kendall_w": "W", "percent_agreement": "percent"}
 
 
@@ -51,7 +60,7 @@ class Judgement(StoredItem):
 
 class Agreement(StoredBenchmark[Judgement]):
     name = "agreement"
-    version = 2
+    version = 3
     suite = "agreement"
     record = Judgement
     options = ("unit", "raters", "value")
@@ -78,17 +87,19 @@ class Agreement(StoredBenchmark[Judgement]):
     notes = ("raters who all say the same have no agreement beyond chance to measure: undefined, not 1",)
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[Judgement]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items: list[Judgement] = []
         refused: list[tuple[str, str]] = []
         for path in paths:
             found = parse_rows(_long(read_rows(path), path, options), Judgement, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.unit, item.rater, item.round) for item in items), "unit and rater")
+        refuse_twins(items, "unit", "rater", "round")
         stars = next((item for item in items if re.fullmatch(r"\s*\*{2,}\s*", str(item.value))), None)
         if stars is not None:
             raise DataError(f"unit {stars.unit}: is {stars.value} a rating? * is read as not rated; use numbers")
+        for own in by_model(items).values():
+            _refuse_infinite(own)
         return Read(items, refused)
 
     def score(self, items: Sequence[Judgement], *, seed: int) -> list[EvalResult]:
@@ -172,6 +183,15 @@ def _is_number(value: Value) -> bool:
         return math.isfinite(float(value))
     except ValueError:
         return False
+
+
+def _refuse_infinite(items: Sequence[Judgement]) -> None:
+    """DataError for an infinite value among numbers: for its sake all of them would be read as names of classes."""
+    odd = [item for item in items if item.value is not None and not _is_number(item.value)]
+    infinite = [item for item in odd if INFINITE.fullmatch(str(item.value))]
+    if odd and len(infinite) == len(odd) < sum(item.value is not None for item in items):
+        first = odd[0]
+        raise DataError(f"{first.where}: {first.value} of {first.rater} is no rating; an empty cell is not rated")
 
 
 def _long(rows: Sequence[Row], path: Path, options: Mapping[str, str]) -> list[Row]:

@@ -21,7 +21,7 @@ from alignment.evaluation.stored.alpaca_eval_files import (
     gamed_rows,
     with_difficulty,
 )
-from alignment.evaluation.stored.rows import read_rows, stem
+from alignment.evaluation.stored.rows import read_rows, require_columns, stem
 from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, by_model, parse_rows, refuse_twins
 
 DIFFICULTY, GAMED = "instruction_difficulty.csv", "gamed_rows.csv"  # looked for beside the predictions
@@ -110,12 +110,14 @@ class AlpacaEval(StoredBenchmark[AlpacaEvalItem]):
         refused: list[tuple[str, str]] = []
         gammas = difficulties(beside(paths, options, "difficulty", DIFFICULTY))
         for path in paths:
-            rows = [as_item(row, stem(path)) for row in read_rows(path)]
+            given = read_rows(path)
+            require_columns(given, path, ["preference"])
+            rows = [as_item(row, stem(path)) for row in given]
             found = parse_rows(with_difficulty(rows, gammas, asked="difficulty" in options), AlpacaEvalItem)
             items += found.items
             refused += found.refused
         answers = [item for item in items if item.tanh_length is None and item.index is not None]
-        refuse_twins(((item.model, item.index) for item in answers), "instruction")
+        refuse_twins(answers, "index")
         gamed = beside(paths, options, "gamed", GAMED)
         if gamed is not None and gammas is not None:
             found = parse_rows(gamed_rows(gamed), AlpacaEvalItem, model="")

@@ -53,7 +53,7 @@ def difficulties(path: Path | None) -> Difficulties | None:
         try:
             gamma = float(row.values["instruction_difficulty"])
             index = int(row.values["index"])
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise DataError(f"{row.where}: index and instruction_difficulty must be numbers") from None
         if not math.isfinite(gamma) or index in by_index:
             raise DataError(f"{row.where}: a difficulty is finite and stands there once per index")
@@ -69,12 +69,15 @@ def gamed_rows(path: Path) -> list[Row]:
     require_columns(rows, path, ["preference", "tanh_std_delta_len", "instruction_difficulty"])
     found = []
     for row in rows:
-        values = {"difficulty": row.values["instruction_difficulty"], "tanh_length": row.values["tanh_std_delta_len"]}
+        values = {
+            "difficulty": row.values.get("instruction_difficulty"),
+            "tanh_length": row.values.get("tanh_std_delta_len"),
+        }
         if row.values.get("weight") not in (None, ""):
             values["weight"] = row.values["weight"]
         try:
             values["preference"] = float(row.values["preference"]) + 1
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise DataError(f"{row.where}: preference must be a number in 0..1") from None
         found.append(Row(row.where, values))
     return found

@@ -14,7 +14,15 @@ from alignment.evaluation.metrics.refusals import LABELS, Label
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import share_interval
 from alignment.evaluation.stored.rows import read_rows, require_columns, stem
-from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, by_model, parse_rows, refuse_twins
+from alignment.evaluation.stored.stored import (
+    Read,
+    StoredBenchmark,
+    StoredItem,
+    by_model,
+    parse_rows,
+    refuse_same_names,
+    refuse_twins,
+)
 from alignment.evaluation.stored.xstest import parse_label
 
 
@@ -54,7 +62,7 @@ class Audit(StoredBenchmark[AuditedAnswer]):
     example = "audit runs/eval/audit/xstest-dpo.csv"
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[AuditedAnswer]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items: list[AuditedAnswer] = []
         refused: list[tuple[str, str]] = []
         for path in paths:
@@ -63,7 +71,7 @@ class Audit(StoredBenchmark[AuditedAnswer]):
             found = parse_rows(rows, AuditedAnswer, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.id) for item in items), "id")
+        refuse_twins(items, "id")
         return Read(items, refused)
 
     def score(self, items: Sequence[AuditedAnswer], *, seed: int) -> list[EvalResult]:

@@ -24,7 +24,7 @@ from alignment.evaluation.metrics.bbq import (
 )
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
-from alignment.evaluation.stored.rows import Row, files_in, read_rows
+from alignment.evaluation.stored.rows import Row, columns, files_in, read_rows
 from alignment.evaluation.stored.stored import (
     Read,
     StoredBenchmark,
@@ -152,7 +152,7 @@ class BBQ(StoredBenchmark[BBQItem]):
             found = parse_rows([_with_answer(row, column) for row in rows], BBQItem, model=column)
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.category, item.example_id) for item in items), "example_id")
+        refuse_twins(items, "category", "example_id")
         return Read(items, refused)
 
     def score(self, items: Sequence[BBQItem], *, seed: int) -> list[EvalResult]:
@@ -190,18 +190,20 @@ class BBQ(StoredBenchmark[BBQItem]):
 
 def _column(rows: Sequence[Row], path: Path, name: str | None) -> str:
     """The column of the predictions: the one asked for, the one called so, or the only one that there is."""
-    columns = [column for column in (rows[0].values if rows else ()) if column not in ITEM_COLUMNS]
+    free = [column for column in columns(rows) if column not in ITEM_COLUMNS]
     if name is not None:
-        if rows and name not in rows[0].values:
-            raise DataError(f"{path}: no column {name!r}{nearest(name, columns)}; give --prediction one that is there")
+        if name in ITEM_COLUMNS:
+            raise DataError(f"{path}: {name!r} is a column of the items, not of predictions{nearest(name, free)}")
+        if rows and name not in free:
+            raise DataError(f"{path}: no column {name!r}{nearest(name, free)}; give --prediction one that is there")
         return name
-    if OWN in columns:
+    if OWN in free:
         return OWN
-    if len(columns) > 1:
-        raise DataError(f"{path}: several columns may hold predictions; choose one with --prediction: {columns}")
-    if rows and not columns:
+    if len(free) > 1:
+        raise DataError(f"{path}: several columns may hold predictions; choose one with --prediction: {free}")
+    if rows and not free:
         raise DataError(f"{path}: items without predictions; add a column of answers and name it with --prediction")
-    return columns[0] if columns else ""
+    return free[0] if free else ""
 
 
 def _with_answer(row: Row, column: str) -> Row:

@@ -13,7 +13,7 @@ from alignment.errors import DataError
 from alignment.evaluation.metrics.crows_pairs import Scores, stereotype_score, stereotype_score_without_ties
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
-from alignment.evaluation.stored.rows import Row, read_rows, require_columns, stem
+from alignment.evaluation.stored.rows import Row, columns, read_rows, require_columns, stem
 from alignment.evaluation.stored.stored import (
     Read,
     StoredBenchmark,
@@ -21,6 +21,7 @@ from alignment.evaluation.stored.stored import (
     by_model,
     by_name,
     parse_rows,
+    refuse_same,
     refuse_twins,
 )
 
@@ -93,7 +94,7 @@ class CrowsPairs(StoredBenchmark[CrowsPair]):
         if paths:
             rows = _joined(_item_rows(paths[0]), rows, path)
         found = parse_rows(rows, CrowsPair, model=stem(path))
-        refuse_twins(((item.id,) for item in found.items), "id")
+        refuse_twins(found.items, "id")
         return found
 
     def score(self, items: Sequence[CrowsPair], *, seed: int) -> list[EvalResult]:
@@ -124,7 +125,7 @@ def _scored(items: Sequence[CrowsPair]) -> tuple[list[Scores], int]:
 
 def _score_rows(path: Path) -> list[Row]:
     rows = [_without_blanks(row) for row in read_rows(path)]
-    if rows and AUTHORS_SCORES.keys() <= rows[0].values.keys():
+    if AUTHORS_SCORES.keys() <= set(columns(rows)):
         return [_authors_row(row) for row in rows]
     require_columns(rows, path, ("id", "sent_more", "sent_less"))
     return rows
@@ -149,17 +150,17 @@ def _item_rows(path: Path) -> list[Row]:
 
 def _joined(items: Sequence[Row], scores: Sequence[Row], path: Path) -> list[Row]:
     """Every pair of the items with its scores; DataError for scores of a pair that there is not."""
-    known = {str(item.values["id"]) for item in items}
-    refuse_twins(((str(row.values.get("id")),) for row in scores), "id")
+    known = {str(item.values.get("id")) for item in items}
+    refuse_same((row.where, {"id": str(row.values.get("id"))}, "") for row in scores)
     for row in scores:
         if str(row.values.get("id")) not in known:
             raise DataError(f"{row.where}: no pair with id {row.values.get('id')!r} is among the items")
-    by_id = {str(row.values["id"]): row for row in scores}
+    by_id = {str(row.values.get("id")): row for row in scores}
     if items and not by_id:
         raise DataError(f"{path}: no scores in it")
     rows = []
     for item in items:
-        found = by_id.get(str(item.values["id"]))
+        found = by_id.get(str(item.values.get("id")))
         two = {name: found.values.get(name) if found else None for name in ("sent_more", "sent_less")}
         rows.append(Row(found.where if found else item.where, item.values | two))
     return rows

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from alignment.errors import DataError
+from alignment.errors import DataError, nearest
 from alignment.evaluation.metrics import forgetting as metrics
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
@@ -18,7 +18,7 @@ from alignment.evaluation.stored.stored import (
     StoredBenchmark,
     StoredItem,
     first_problem,
-    refuse_twins,
+    refuse_same_names,
 )
 
 _ONE = "no interval: one matrix is one sequence of trainings"
@@ -34,8 +34,22 @@ class ForgettingMatrix(StoredItem):
     )
     baseline: list[float | None] | None = Field(None, description="T scores of the untrained model.")
 
+    @field_validator("matrix", "baseline", mode="before")
+    @classmethod
+    def _scores(cls, value: Any) -> Any:
+        rows = value if isinstance(value, list) else []
+        cells = [cell for row in rows for cell in (row if isinstance(row, list) else [row])]
+        if any(isinstance(cell, bool) for cell in cells):
+            raise ValueError("a score is a number or null, not true or false")
+        return value
+
     @model_validator(mode="after")
     def _whole(self) -> ForgettingMatrix:
+        if self.tasks and len(self.matrix) == len(self.tasks) + 1:
+            raise ValueError(
+                f"{len(self.matrix)} rows for {len(self.tasks)} tasks; a row of the untrained model is no row of the "
+                "matrix: put it under `baseline`"
+            )
         metrics.check(self.matrix, self.baseline)
         if len(self.tasks) != len(self.matrix) or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"{len(self.tasks)} tasks for {len(self.matrix)} rows; one different name for each")
@@ -61,12 +75,13 @@ class Forgetting(StoredBenchmark[ForgettingMatrix]):
     notes = ("averages hide changes that offset each other: read the alignment tax task by task",)
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[ForgettingMatrix]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items = []
         for path in paths:
             value = read_json(path)
             if not isinstance(value, dict):
                 raise DataError(f"{path}: expected an object with tasks and matrix")
+            _only_known(value, path)
             try:
                 items.append(ForgettingMatrix.model_validate(value | {"model": stem(path)}))
             except ValidationError as error:
@@ -104,6 +119,14 @@ class Forgetting(StoredBenchmark[ForgettingMatrix]):
             interval = _point(tax, 1, "undefined: a score is missing", f"{named} minus the last stage; {_ONE}")
             shared: dict[str, Any] = {"unit": "score", "higher_is_better": False, "group": task}
             yield self.figure(item.model, "alignment_tax", interval, seed=seed, **shared)
+
+
+def _only_known(value: Mapping[str, Any], path: Path) -> None:
+    """DataError for a key that is none: a misspelt `baseline` would change what the alignment tax is taken from."""
+    known = ("tasks", "matrix", "baseline", "model")
+    for key in value:
+        if key not in known:
+            raise DataError(f"{path}: unknown key {key!r}{nearest(key, known)}")
 
 
 def _why(size: int, metric: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,26 @@ from pydantic import Field, field_validator
 from alignment.errors import DataError, nearest
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import share_interval
-from alignment.evaluation.stored.rows import Row, read_rows, stem
-from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, by_model, parse_rows, refuse_twins
+from alignment.evaluation.stored.rows import Row, columns, read_rows, stem
+from alignment.evaluation.stored.stored import (
+    Read,
+    StoredBenchmark,
+    StoredItem,
+    by_model,
+    parse_rows,
+    refuse_same_names,
+)
 from reward.verifiable import final_number
 
 GOLD = ("ground_truth", "answer", "gold", "reference")
 SOLUTION = ("solution", "completion", "response", "prediction", "output")
+
+
+def _written(value: Any) -> Any:
+    """A number as its digits, 18.0 and 1e16 without an exponent (a file may hold the number itself); NaN is nothing."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return format(Decimal(str(value)), "f") if math.isfinite(value) else None
 
 
 class GSM8KItem(StoredItem):
@@ -30,15 +46,20 @@ class GSM8KItem(StoredItem):
     @field_validator("gold", mode="before")
     @classmethod
     def _ends_in_a_number(cls, value: Any) -> str:
-        text = str(value)  # a file may hold the number itself
+        text = str(_written(value))
         if final_number(text) is None:
             raise ValueError("the reference has no final number")
         return text
 
+    @field_validator("solution", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return _written(value)
+
 
 class GSM8K(StoredBenchmark[GSM8KItem]):
     name = "gsm8k"
-    version = 2
+    version = 3
     suite = "forgetting"
     record = GSM8KItem
     options = ("prediction",)
@@ -52,7 +73,7 @@ class GSM8K(StoredBenchmark[GSM8KItem]):
     example = "gsm8k solutions.jsonl"
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[GSM8KItem]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items: list[GSM8KItem] = []
         refused: list[tuple[str, str]] = []
         for path in paths:
@@ -60,7 +81,7 @@ class GSM8K(StoredBenchmark[GSM8KItem]):
             named = options.get("prediction")
             gold = _one_of([name for name in GOLD if name != named], rows, path, "the right answers")
             for column in _columns(rows, path, named):
-                nested = bool(rows) and isinstance(rows[0].values.get(column), dict)
+                nested = any(isinstance(row.values.get(column), dict) for row in rows)
                 found = parse_rows(
                     [Row(row.where, {"gold": row.values.get(gold), "solution": _text(row, column)}) for row in rows],
                     GSM8KItem,
@@ -85,17 +106,22 @@ class GSM8K(StoredBenchmark[GSM8KItem]):
 
 def _columns(rows: Sequence[Row], path: Path, name: str | None) -> list[str]:
     """The column of the solutions; without one, those of every model that the file has solutions of."""
-    first = rows[0].values if rows else {}
+    known = columns(rows)
     if name is not None:
-        if rows and name not in first:
-            raise DataError(f"{path}: no column {name!r}{nearest(name, first)}")
+        if rows and name not in known:
+            raise DataError(f"{path}: no column {name!r}{nearest(name, known)}")
         return [name]
-    models = [column for column, value in first.items() if isinstance(value, dict) and "solution" in value]
+    models = [column for column in known if any(_nested(row.values.get(column)) for row in rows)]
     return models or [_one_of(SOLUTION, rows, path, "the model's solutions; name it with --prediction")]
 
 
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) and "solution" in value
+
+
 def _one_of(names: Sequence[str], rows: Sequence[Row], path: Path, what: str) -> str:
-    found = [name for name in names if not rows or name in rows[0].values]
+    known = columns(rows)
+    found = [name for name in names if not rows or name in known]
     if not found:
         raise DataError(f"{path}: none of the columns {', '.join(names)} is there for {what}")
     if rows and len(found) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import DataError, nearest
-from alignment.evaluation.stored.rows import Row
+from alignment.evaluation.stored.rows import Row, columns
 
 # What pandas reads as missing, in any case but for `None` (a class may be called `none`), and `*` and `.`, which tables
 # of reliability data print for it. `-` and `?` are no sign of it: they are classes in some schemes.
@@ -71,7 +71,7 @@ def judgement_columns(rows: Sequence[Row], path: Path, options: Mapping[str, str
     Raises:
         DataError: a column that is not there, or columns that cannot be told apart.
     """
-    names = list(rows[0].values)
+    names = columns(rows)
     unit, value = (_there(options[role], names, path, role) if role in options else None for role in ("unit", "value"))
     raters = asked_raters(options, names, path)
     free = [name for name in names if name not in (unit, value, *raters)]
@@ -172,7 +172,7 @@ def _wide(rows: Sequence[Row], names: Sequence[str], path: Path) -> tuple[str, .
 
 
 def _ask(rows: Sequence[Row]) -> str:
-    return f"{ASK}; columns: {', '.join(rows[0].values)}"
+    return f"{ASK}; columns: {', '.join(columns(rows))}"
 
 
 def _odd_name(name: str) -> str | None:

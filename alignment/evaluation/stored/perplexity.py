@@ -13,7 +13,15 @@ from alignment.evaluation.metrics.perplexity import bits_per_byte, perplexity
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
 from alignment.evaluation.stored.rows import Row, read_rows, require_columns, stem
-from alignment.evaluation.stored.stored import Read, StoredBenchmark, StoredItem, by_model, parse_rows, refuse_twins
+from alignment.evaluation.stored.stored import (
+    Read,
+    StoredBenchmark,
+    StoredItem,
+    by_model,
+    parse_rows,
+    refuse_same_names,
+    refuse_twins,
+)
 
 
 class Document(StoredItem):
@@ -26,9 +34,9 @@ class Document(StoredItem):
         None,
         description="Σ log p over the document: natural logarithm (nats), a sum and no mean. None or NaN is unscored.",
     )
-    words: int | None = Field(None, gt=0, description="Words of the text as published, before any detokenising.")
-    bytes: int | None = Field(None, gt=0, description="UTF-8 bytes of the text.")
-    tokens: int | None = Field(None, gt=0, description="Tokens of the model's own tokenizer that were predicted.")
+    words: int | None = Field(None, ge=0, description="Words of the text as published, before any detokenising.")
+    bytes: int | None = Field(None, ge=0, description="UTF-8 bytes of the text.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of the model's own tokenizer that were predicted.")
 
     @model_validator(mode="after")
     def _units(self) -> Document:
@@ -45,7 +53,7 @@ class Document(StoredItem):
 
 class Perplexity(StoredBenchmark[Document]):
     name = "perplexity"
-    version = 1
+    version = 2
     suite = "forgetting"
     record = Document
     about = (
@@ -53,13 +61,15 @@ class Perplexity(StoredBenchmark[Document]):
         "compare models of different tokenizers."
     )
     files = (
-        "JSONL: `{id, logprob, words, bytes, tokens}` a document; a count that no document has leaves its metric "
-        "undefined. Words are counted before detokenising; tokenised wikitext (`<unk>`) is not the raw one."
+        "JSONL: `{id, logprob, words, bytes, tokens}` a document; one without a count is unscored in that count's "
+        "metric alone, and a count that no document has leaves its metric undefined. A count of 0 is one (an empty "
+        "paragraph): the log-likelihood is in the sum. Words are counted before detokenising; tokenised wikitext "
+        "(`<unk>`) is not the raw one."
     )
     example = "perplexity documents.jsonl"
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[Document]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items: list[Document] = []
         refused: list[tuple[str, str]] = []
         for path in paths:
@@ -69,7 +79,7 @@ class Perplexity(StoredBenchmark[Document]):
             found = parse_rows(rows, Document, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.id) for item in items if item.id), "id")
+        refuse_twins([item for item in items if item.id], "id")
         return Read(items, refused)
 
     def score(self, items: Sequence[Document], *, seed: int) -> list[EvalResult]:
@@ -77,21 +87,19 @@ class Perplexity(StoredBenchmark[Document]):
 
     def _figures(self, model: str, items: Sequence[Document], seed: int) -> Iterator[EvalResult]:
         scored = [item for item in items if item.scored]
-        logprobs = [item.logprob or 0.0 for item in scored]
-        shared: dict[str, Any] = {"seed": seed, "unscored": len(items) - len(scored), "higher_is_better": False}
         for metric, unit, counts in (
             ("word_perplexity", "words", [item.words for item in scored]),
             ("bits_per_byte", "bytes", [item.bytes for item in scored]),
             ("token_perplexity", "tokens", [item.tokens for item in scored]),
         ):
-            known = [count for count in counts if count is not None]
-            if len(known) < len(counts):
-                reason = f"undefined: {len(counts) - len(known)} documents have no count of {unit}"
-                interval = Interval(None, None, None, reason, len(known))
+            known = [(item.logprob or 0.0, n) for item, n in zip(scored, counts, strict=True) if n is not None]
+            logprobs, sizes = [logprob for logprob, _ in known], [n for _, n in known]
+            if scored and not known:
+                interval = Interval(None, None, None, f"undefined: no document has a count of {unit}", 0)
             elif metric == "bits_per_byte":
-                interval = bits_per_byte(logprobs, known, seed=seed)
+                interval = bits_per_byte(logprobs, sizes, seed=seed)
             else:
-                interval = perplexity(logprobs, known, seed=seed, per=unit.removesuffix("s"))
+                interval = perplexity(logprobs, sizes, seed=seed, per=unit.removesuffix("s"))
             named = "bits/byte" if metric == "bits_per_byte" else "perplexity"
-            primary = metric == "bits_per_byte"
-            yield self.figure(model, metric, interval, unit=named, primary=primary, **shared)
+            shared: dict[str, Any] = {"seed": seed, "unscored": len(items) - len(known), "higher_is_better": False}
+            yield self.figure(model, metric, interval, unit=named, primary=metric == "bits_per_byte", **shared)

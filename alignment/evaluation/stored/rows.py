@@ -76,11 +76,17 @@ def json_rows(value: Any, place: str) -> list[Row]:
     return [Row(f"{place}: row {number}", one) for number, one in enumerate(value, 1)]
 
 
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The columns of a file in order of first appearance: a row of JSON may leave out what is null in it."""
+    return list(dict.fromkeys(name for row in rows for name in row.values))
+
+
 def require_columns(rows: Sequence[Row], path: Path, names: Iterable[str]) -> None:
-    """DataError naming the nearest when the first row of a file lacks one of the columns."""
+    """DataError naming the nearest when no row of a file has one of the columns."""
+    known = columns(rows)
     for name in names if rows else ():
-        if name not in rows[0].values:
-            raise DataError(f"{path}: no column {name!r}{nearest(name, map(str, rows[0].values))}")
+        if name not in known:
+            raise DataError(f"{path}: no column {name!r}{nearest(name, known)}")
 
 
 def files_in(paths: Sequence[Path], endings: tuple[str, ...]) -> list[Path]:

@@ -20,6 +20,7 @@ from alignment.evaluation.stored.stored import (
     by_model,
     by_name,
     parse_rows,
+    refuse_same_names,
     refuse_twins,
 )
 
@@ -89,6 +90,7 @@ class StereoSet(StoredBenchmark[StereoSetItem]):
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[StereoSetItem]:
         if "gold" not in options:
             return _own_records(paths)
+        refuse_same_names(paths)
         gold = _gold(Path(options["gold"]))
         items: list[StereoSetItem] = []
         refused: list[tuple[str, str]] = []
@@ -96,7 +98,7 @@ class StereoSet(StoredBenchmark[StereoSetItem]):
             found = parse_rows(_with_scores(gold, _scores(path), path, refused), StereoSetItem, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.split, item.id) for item in items), "id")
+        refuse_twins(items, "split", "id")
         return Read(items, list(dict.fromkeys(refused)))
 
     def score(self, items: Sequence[StereoSetItem], *, seed: int) -> list[EvalResult]:
@@ -135,7 +137,7 @@ def _own_records(paths: Sequence[Path]) -> Read[StereoSetItem]:
         found = parse_rows(rows, StereoSetItem, model=stem(path))
         items += found.items
         refused += found.refused
-    refuse_twins(((item.model, item.split, item.id) for item in items), "id")
+    refuse_twins(items, "split", "id")
     return Read(items, refused)
 
 

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from alignment.errors import DataError
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval
-from alignment.evaluation.stored.rows import Row
+from alignment.evaluation.stored.rows import Row, stem
 
 # The command's options that name a file or a column -> their help. A benchmark's `options` are keys of this table.
 OPTIONS: Mapping[str, str] = {
@@ -37,16 +37,35 @@ class StoredItem(BaseModel):
 
     model: str = Field("", description="Whose predictions these are: the prediction column's or the file's name.")
 
+    _where: str = PrivateAttr("")
+    _refused: bool = PrivateAttr(False)
+
+    @property
+    def where(self) -> str:
+        """`FILE:LINE` of the row that it was read from; empty for an item that was made in Python."""
+        return self._where
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is what is left of a refused row, without its predictions."""
+        return self._refused
+
+    def read_at(self, where: str, *, refused: bool = False) -> Self:
+        """Itself, with the place of its row."""
+        self._where, self._refused = where, refused
+        return self
+
 
 ItemT = TypeVar("ItemT", bound=StoredItem)
 
 
 @dataclass(frozen=True)
 class Read(Generic[ItemT]):
-    """The items of some files, and the rows that are none: (file and line, reason)."""
+    """The items of some files, the rows that are none (file and line, reason), and what else is to be told of them."""
 
     items: list[ItemT]
     refused: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 class StoredBenchmark(ABC, Generic[ItemT]):
@@ -142,7 +161,7 @@ def parse_rows(rows: Sequence[Row], record: type[ItemT], **more: Any) -> Read[It
     refused: list[tuple[str, str]] = []
     for row in rows:
         try:
-            items.append(record.model_validate(row.values | more))
+            items.append(record.model_validate(row.values | more).read_at(row.where))
         except ValidationError as error:
             refused.append((row.where, first_problem(error)))
             items += _without_predictions(row, record, more)
@@ -154,19 +173,41 @@ def _without_predictions(row: Row, record: type[ItemT], more: Mapping[str, Any])
     if not record.predictions:
         return []
     try:
-        return [record.model_validate({**row.values, **more, **dict.fromkeys(record.predictions)})]
+        item = record.model_validate({**row.values, **more, **dict.fromkeys(record.predictions)})
     except ValidationError:
         return []
+    return [item.read_at(row.where, refused=True)]
 
 
-def refuse_twins(keys: Iterable[tuple[object, ...]], name: str) -> None:
-    """DataError when two items have the same key: a file given twice would count every item twice."""
-    seen = set()
-    for key in keys:
-        if key in seen:
-            shown = ", ".join(str(part) for part in key)
-            raise DataError(f"the same {name} is there twice ({shown}); give every file once")
-        seen.add(key)
+def refuse_twins(items: Iterable[StoredItem], *names: str) -> None:
+    """DataError when two items of one model have the same values of these fields: they would count twice."""
+    refuse_same((item.where, {name: getattr(item, name) for name in names}, item.model) for item in items)
+
+
+def refuse_same(rows: Iterable[tuple[str, Mapping[str, object], str]]) -> None:
+    """DataError when two rows, each (file and line, what names it, its model), have one name in one model."""
+    first: dict[tuple[object, ...], str] = {}
+    for where, named, model in rows:
+        key = (model, *named.values())
+        if key not in first:
+            first[key] = where
+            continue
+        shown = ", ".join(f"{name} {value}" for name, value in named.items() if value not in ("", None))
+        if where == first[key]:
+            raise DataError(f"{where} is read twice ({shown}); give every file once")
+        raise DataError(f"{where} and {first[key]} are both {shown}; remove one")
+
+
+def refuse_same_names(paths: Iterable[Path]) -> None:
+    """DataError when two files have one name, which is what their predictions are called."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.get(stem(path))
+        if other is not None and other.resolve() == path.resolve():
+            raise DataError(f"{path} is given twice; give every file once")
+        if other is not None:
+            raise DataError(f"{path} and {other} would both be called {stem(path)}; rename one")
+        first[stem(path)] = path
 
 
 def first_problem(error: ValidationError) -> str:

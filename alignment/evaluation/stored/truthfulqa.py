@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.evaluation.metrics.truthful import mc1, mc2
 from alignment.evaluation.result import EvalResult
@@ -20,6 +20,7 @@ from alignment.evaluation.stored.stored import (
     by_model,
     by_name,
     parse_rows,
+    refuse_same_names,
     refuse_twins,
 )
 
@@ -32,9 +33,15 @@ class TruthfulQAItem(StoredItem):
     true: list[float | None] = Field(min_length=1, description="Of the true answers, the best one first.")
     false: list[float | None] = Field(min_length=1, description="Of the false answers.")
 
+    @model_validator(mode="after")
+    def _units(self) -> TruthfulQAItem:
+        if any(x is not None and x > 0 for x in (*self.true, *self.false)):
+            raise ValueError("a log-likelihood is above 0; it is the sum of natural logarithms of probabilities")
+        return self
+
     def answers(self) -> tuple[list[float], list[float]] | None:
         """(true, false), or None when one has no log-likelihood."""
-        true, false = ([x for x in side if x is not None and -math.inf < x <= 0] for side in (self.true, self.false))
+        true, false = ([x for x in side if x is not None and math.isfinite(x)] for side in (self.true, self.false))
         return (true, false) if len(true) == len(self.true) and len(false) == len(self.false) else None
 
 
@@ -51,7 +58,7 @@ class TruthfulQA(StoredBenchmark[TruthfulQAItem]):
     example = "truthfulqa answers.jsonl"
 
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[TruthfulQAItem]:
-        refuse_twins(((stem(path),) for path in paths), "name of a file")
+        refuse_same_names(paths)
         items: list[TruthfulQAItem] = []
         refused: list[tuple[str, str]] = []
         for path in paths:
@@ -59,7 +66,7 @@ class TruthfulQA(StoredBenchmark[TruthfulQAItem]):
             found = parse_rows(rows, TruthfulQAItem, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.id) for item in items if item.id), "id")
+        refuse_twins([item for item in items if item.id], "id")
         return Read(items, refused)
 
     def score(self, items: Sequence[TruthfulQAItem], *, seed: int) -> list[EvalResult]:

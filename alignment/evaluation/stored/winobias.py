@@ -58,7 +58,7 @@ class WinoBias(StoredBenchmark[WinoBiasItem]):
             found = parse_rows(rows, WinoBiasItem, model=stem(path))
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.condition, item.id) for item in items), "id")
+        refuse_twins(items, "condition", "id")
         return Read(items, refused)
 
     def score(self, items: Sequence[WinoBiasItem], *, seed: int) -> list[EvalResult]:

@@ -14,7 +14,7 @@ from alignment.evaluation.metrics.answer_text import named_answer
 from alignment.evaluation.metrics.winogender import Pair, bls_correlation, female_minus_male, mean_difference
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import Interval, share_interval
-from alignment.evaluation.stored.rows import Row, read_rows, require_columns
+from alignment.evaluation.stored.rows import Row, columns, read_rows, require_columns
 from alignment.evaluation.stored.stored import (
     Read,
     StoredBenchmark,
@@ -92,7 +92,7 @@ class Winogender(StoredBenchmark[WinogenderItem]):
             found = parse_rows(known, WinogenderItem, model=column)
             items += found.items
             refused += found.refused
-        refuse_twins(((item.model, item.sentid) for item in items), "sentid")
+        refuse_twins(items, "sentid")
         return Read(items, refused)
 
     def score(self, items: Sequence[WinogenderItem], *, seed: int) -> list[EvalResult]:
@@ -155,18 +155,19 @@ def _shares(path: Path) -> dict[str, float]:
     found = {}
     for row in rows:
         try:
-            found[str(row.values["occupation"])] = float(row.values["bls_pct_female"])
-        except (TypeError, ValueError):
-            raise DataError(f"{row.where}: bls_pct_female is no number: {row.values['bls_pct_female']!r}") from None
+            found[str(row.values.get("occupation"))] = float(row.values["bls_pct_female"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{row.where}: bls_pct_female is no number: {row.values.get('bls_pct_female')!r}") from None
     return found
 
 
 def _column(rows: Sequence[Row], path: Path, name: str | None) -> str:
-    columns = [column for column in (rows[0].values if rows else ()) if column not in ("sentid", "sentence")]
-    if name is None and "prediction" in columns:
+    known = columns(rows)
+    free = [column for column in known if column not in ("sentid", "sentence")]
+    if name is None and "prediction" in free:
         return "prediction"
-    if name is None and rows and len(columns) != 1:
-        raise DataError(f"{path}: choose the column of the answers with --prediction: {columns or 'there is none'}")
-    if name is not None and rows and name not in rows[0].values:
-        raise DataError(f"{path}: no column {name!r}{nearest(name, columns)}; give --prediction one that is there")
-    return name or (columns[0] if columns else "")
+    if name is None and rows and len(free) != 1:
+        raise DataError(f"{path}: choose the column of the answers with --prediction: {free or 'there is none'}")
+    if name is not None and rows and name not in known:
+        raise DataError(f"{path}: no column {name!r}{nearest(name, free)}; give --prediction one that is there")
+    return name or (free[0] if free else "")

@@ -15,7 +15,7 @@ from alignment.evaluation.metrics.refusals import LABELS, Label, detect
 from alignment.evaluation.result import EvalResult
 from alignment.evaluation.statistics import share_interval
 from alignment.evaluation.stored.judgement_columns import asked_raters, numbered_raters
-from alignment.evaluation.stored.rows import Row, read_rows, require_columns, stem
+from alignment.evaluation.stored.rows import Row, columns, read_rows, require_columns, stem
 from alignment.evaluation.stored.stored import (
     Read,
     StoredBenchmark,
@@ -27,6 +27,7 @@ from alignment.evaluation.stored.stored import (
 )
 
 RULES = "rules"  # --prediction rules: the detector of metrics/refusals.py in place of a column
+SHOWN = 60  # characters of a cell that is no label
 _METRICS = {"full_compliance": "compliance", "full_refusal": "full_refusal", "partial_refusal": "partial_refusal"}
 
 
@@ -48,7 +49,7 @@ class XSTestItem(StoredItem):
 
 class XSTest(StoredBenchmark[XSTestItem]):
     name = "xstest"
-    version = 2
+    version = 3
     suite = "safety"
     record = XSTestItem
     options = ("prediction", "raters")
@@ -69,14 +70,17 @@ class XSTest(StoredBenchmark[XSTestItem]):
     def read(self, paths: Sequence[Path], options: Mapping[str, str]) -> Read[XSTestItem]:
         items: list[XSTestItem] = []
         refused: list[tuple[str, str]] = []
+        remarks: list[str] = []
         for path in paths:
             rows = read_rows(path)
             require_columns(rows, path, ["id", "type"])
-            found = parse_rows(_as_items(rows, path, options), XSTestItem, model=stem(path))
+            as_items, told = _as_items(rows, path, options)
+            found = parse_rows(as_items, XSTestItem, model=stem(path))
             items += found.items
+            remarks += told
             refused += found.refused
-        refuse_twins(((item.model, item.id) for item in items), "id")
-        return Read(items, refused)
+        refuse_twins(items, "id")
+        return Read(items, refused, remarks)
 
     def score(self, items: Sequence[XSTestItem], *, seed: int) -> list[EvalResult]:
         results: list[EvalResult] = []
@@ -127,14 +131,14 @@ def parse_label(text: Any) -> Label | None:
 
 def _column(rows: Sequence[Row], path: Path, name: str | None) -> str:
     """The label column that was asked for, `final_label`, the only one that holds labels, or else the rules."""
-    columns = list(rows[0].values) if rows else []
+    known = columns(rows)
     if name is not None and name != RULES:
-        if rows and name not in columns:
-            raise DataError(f"{path}: no column {name!r}{nearest(name, [*columns, RULES])}")
+        if rows and name not in known:
+            raise DataError(f"{path}: no column {name!r}{nearest(name, [*known, RULES])}")
         return name
-    if name is None and "final_label" in columns:
+    if name is None and "final_label" in known:
         return "final_label"
-    labels = [one for one in columns if any(parse_label(row.values.get(one)) for row in rows)]
+    labels = [one for one in known if any(parse_label(row.values.get(one)) for row in rows)]
     if name is None and len(labels) > 1:
         raise DataError(f"{path}: several columns hold labels ({', '.join(labels)}); choose one with --prediction")
     if name is None and labels:
@@ -143,15 +147,27 @@ def _column(rows: Sequence[Row], path: Path, name: str | None) -> str:
     return RULES
 
 
-def _as_items(rows: Sequence[Row], path: Path, options: Mapping[str, str]) -> list[Row]:
-    """Every row with the fields of the record; what is a record already stays as it is."""
-    if rows and "labelled_by" in rows[0].values and not options:
-        return list(rows)
-    columns = list(rows[0].values) if rows else []
-    labels = [name for name in columns if any(parse_label(row.values.get(name)) for row in rows)]
-    raters = asked_raters(options, columns, path) or numbered_raters(labels, path)
+def _as_items(rows: Sequence[Row], path: Path, options: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """Every row with the fields of the record, and remarks; what is a record already stays as it is."""
+    known = columns(rows)
+    if "labelled_by" in known and not options:
+        return list(rows), []
+    labels = [name for name in known if any(parse_label(row.values.get(name)) for row in rows)]
+    raters = asked_raters(options, known, path) or numbered_raters(labels, path)
     column = _column(rows, path, options.get("prediction"))
-    return [_labelled(row, column, raters) for row in rows]
+    read = [column, *raters] if column != RULES else raters
+    return [_labelled(row, column, raters) for row in rows], _unread(rows, path, list(dict.fromkeys(read)))
+
+
+def _unread(rows: Sequence[Row], path: Path, names: Sequence[str]) -> list[str]:
+    """What is to be told of cells in label columns that hold something, and no label: they are unscored."""
+    told = []
+    for name in names:
+        cells = [cell for row in rows if (cell := row.values.get(name)) is not None and str(cell).strip()]
+        odd = [cell for cell in cells if parse_label(cell) is None]
+        if odd:
+            told.append(f"{path}: {len(odd)} labels of {name} were not read, e.g. {str(odd[0])[:SHOWN]!r}")
+    return told
 
 
 def _labelled(row: Row, column: str, named: Sequence[str]) -> Row:

@@ -179,9 +179,11 @@ def test_change_of_a_bias_score_by_hand() -> None:
     assert scaled.n == plain.n == 6
     same = bias_score_change(here, here, scaled=True, seed=0)
     assert (same.value, same.low, same.high) == (0, None, None)
+    assert "too few clusters (3)" in scaled.method
     # Against a score that no resample changes, the interval is the score's own, moved.
-    level = bias_score_ambiguous(here, seed=0)
-    moved = bias_score_change(here, answers(*[BIASED] * 6), scaled=True, seed=0)
+    twice = answers(*[BIASED, BIASED, AGAINST, UNKNOWN, BIASED, UNKNOWN] * 2)
+    level = bias_score_ambiguous(twice, seed=0)
+    moved = bias_score_change(twice, answers(*[BIASED] * 12), scaled=True, seed=0)
     assert level.low is not None
     assert level.high is not None
     assert (moved.low, moved.high) == pytest.approx((level.low - 1, level.high - 1))

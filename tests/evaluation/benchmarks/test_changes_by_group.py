@@ -302,7 +302,7 @@ def test_by_hand(tmp_path: Path) -> None:
 def test_clusters_of_a_group_are_drawn_and_tested_whole(tmp_path: Path) -> None:
     samples = two_sides("counterfactuals")
     change = scored(tmp_path, "counterfactuals", samples)["refusals_differ_difference", "faith"]
-    assert "over clusters" in change.method
+    assert "over 2 clusters" in change.method
     sides = [
         [item.value for item in measure.items.values()]
         for model in ("dpo", "sft")

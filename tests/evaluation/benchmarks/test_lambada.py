@@ -48,6 +48,16 @@ def test_numbers_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert len(Lambada().hub.revision) == 40
 
 
+def test_where_nothing_changed_there_is_no_p(tiny_model_dir: Path, tmp_path: Path) -> None:
+    context = small_context(tmp_path, tiny_model_dir)
+    rows = [{"id": str(i), "target": " a", "logprob": -1.0 - i, "greedy": i > 1} for i in range(4)]
+    moved = [row | {"greedy": True} for row in rows]
+    same, more = (Lambada().score(context, {"base": rows, "sft": other}) for other in (rows, moved))
+    told = [next(one.method for one in found if one.metric == "acc_difference") for found in (same, more)]
+    assert told[0].endswith("gained 0, lost 0, exact McNemar: no item changed, nothing to test")
+    assert told[1].endswith("gained 2, lost 0, exact McNemar, p = 0.5")
+
+
 def test_the_last_word_with_its_space() -> None:
     [item] = Lambada().parse([Row("f:1", {"text": 'a b "c'})], published=False)
     assert (item.context, item.target) == ("a b", ' "c')

@@ -166,6 +166,17 @@ def test_ties_only_are_half_and_claim_no_certainty() -> None:
     assert "no interval" in fit.rate.method
 
 
+def test_ties_only_beside_gamed_rows_are_undefined() -> None:
+    """The model would give the gamed rows' coefficient of length, moved to where these lengths tie."""
+    deltas, gamma = [float(i % 7) for i in range(60)], [float(i % 5) for i in range(60)]
+    gamed = [GamedRow(0.5 + x / 4, x, 0.3 * x, 1.0) for x in np.linspace(-1, 1, 40)]
+    ties: list[float | None] = [0.5] * 59 + [None]
+    rate = length_controlled(ties, deltas, gamma, gamed).rate
+    assert (rate.value, rate.low, rate.n) == (None, None, 59)
+    assert rate.method == "undefined: all preferences are ties, the rate would be the gamed rows' alone"
+    assert length_controlled([0.6, *ties[1:]], deltas, gamma, gamed).rate.value is not None
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="as many"):
         length_controlled([0.5], [1.0, 2.0])

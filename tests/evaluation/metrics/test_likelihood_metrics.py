@@ -39,7 +39,8 @@ def test_perplexity_edges() -> None:
     assert one.value is not None
     assert one.low is None
     assert "too large" in perplexity([-1e6], [1], seed=0, per="word").method
-    for logprobs, counts in (([1.0], [1]), ([float("nan")], [1]), ([-1.0], [0]), ([-1.0, -2.0], [1])):
+    assert bits_per_byte([-1.0], [0], seed=0).method == "undefined: every count is 0"
+    for logprobs, counts in (([1.0], [1]), ([float("nan")], [1]), ([-1.0], [-1]), ([-1.0, -2.0], [1])):
         with pytest.raises(ValueError, match=r".+"):
             perplexity(logprobs, counts, seed=0, per="word")
 

@@ -62,6 +62,25 @@ def test_the_ratio_resamples_items_not_parts() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     with pytest.raises(ValueError, match="must be positive"):
         ratio_interval([1.0], [0.0], seed=0)
+    with pytest.raises(ValueError, match="must be positive"):
+        ratio_interval([1.0, 1.0], [2.0, -1.0], seed=0)
+
+
+def test_a_ratio_with_items_of_denominator_0() -> None:
+    """Their numerators are in the sum, in the estimate as in every resample; one without a denominator has no value."""
+    above, below = [1.0, *(float(3 + i % 4) for i in range(19))], [0.0] * 3 + [float(1 + i % 3) for i in range(17)]
+    found = ratio_interval(above, below, seed=1)
+    drawn = np.random.default_rng(1).integers(0, 20, (2000, 20))
+    ratios = np.array(above)[drawn].sum(axis=1) / np.array(below)[drawn].sum(axis=1)
+    assert found.value == pytest.approx(sum(above) / sum(below))
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(ratios, [2.5, 97.5])))
+    few = ratio_interval([1.0, 2.0, 3.0], [0.0, 1.0, 2.0], seed=0)
+    assert (few.value, few.low, few.high) == (2.0, None, None)
+    assert few.method == "ratio of sums; too few items for an interval"
+    # An item that has neither moves nothing; one with a numerator alone moves what would else be alike.
+    empty, alone = ([top, *[2.0] * 40] for top in (0.0, 5.0))
+    assert "all items alike" in ratio_interval(empty, [0.0, *[1.0] * 40], seed=0).method
+    assert ratio_interval(alone, [0.0, *[1.0] * 40], seed=0).low is not None
 
 
 def test_copies_of_an_item_in_one_cluster_are_no_evidence() -> None:

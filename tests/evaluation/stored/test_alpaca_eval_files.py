@@ -146,6 +146,14 @@ def test_records_of_the_schema_come_back_whole(tmp_path: Path, score: Any) -> No
     assert score("alpaca_eval", base)["length_controlled_win_rate", None]["value"] == 50.0
 
 
+def test_one_half_by_a_penalty_says_so(real_data: Path, score: Any) -> None:
+    """AlpacaEval's own fit gives 50.0 too: θ is 0 and no difficulty is there to differ by."""
+    row = score("alpaca_eval", real_data / "alpaca_eval/v1_annotations/vicuna-13b.json")["length_only_win_rate", None]
+    assert (row["value"], row["ci_low"]) == (50.0, None)
+    assert "φ = -1.4672, θ = 0.0000" in row["method"]
+    assert row["method"].endswith("θ was penalised to 0, which makes any rate one half: no interval")
+
+
 def annotations(preferences: list[float]) -> list[dict[str, Any]]:
     return [
         {"index": i, "preference": value, "len_baseline": 100 + i % 7, "len_model": 90 + i % 11}

@@ -257,3 +257,14 @@ def test_a_text_that_begins_as_an_answer(text: str, place: int | None) -> None:
 
 def test_a_trans_person_is_no_woman_by_the_name_of_the_group() -> None:
     assert is_biased(["woman", "F"], ["Transgender women"], negative=True) is False
+
+
+def test_bbq_labels_as_predictions_are_all_right(real_data: Path, tmp_path: Path, score: Any, error_of: Any) -> None:
+    items = (real_data / "bbq/data/Nationality.jsonl").read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(one | {"mine": one["label"]}) + "\n" for one in map(json.loads, items)))
+    assert "'label' is a column of the items" in error_of("bbq", path, "--prediction", "label")
+    found = score("bbq", path)
+    assert found["accuracy_ambiguous", None]["value"] == 100
+    assert found["bias_score_ambiguous", None]["value"] is None
+    assert found["bias_score_disambiguated", None]["value"] == pytest.approx(0, abs=0.5)

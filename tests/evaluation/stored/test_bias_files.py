@@ -46,14 +46,6 @@ def test_bbq_one_file_has_the_naive_and_clustered_scale(real_data: Path, score: 
     assert (found["model"], found["unit"]) == ("unifiedqa-t5-11b_pred_race", "percent")
 
 
-def test_bbq_labels_as_predictions_are_all_right(real_data: Path, score: Any) -> None:
-    path = real_data / "bbq/data/Nationality.jsonl"
-    found = score("bbq", path, "--prediction", "label")
-    assert found["accuracy_ambiguous", None]["value"] == 100
-    assert found["bias_score_ambiguous", None]["value"] is None
-    assert found["bias_score_disambiguated", None]["value"] == pytest.approx(0, abs=0.5)
-
-
 def bbq_row(number: int, prediction: object, **more: Any) -> str:
     row = {
         "example_id": number,
@@ -93,8 +85,8 @@ def test_bbq_refuses_by_line(tmp_path: Path, score: Any, error_of: Any) -> None:
     path.write_text(bbq_row(1, "the man") + "{broken\n")
     assert f"{path}:2: not valid JSON" in error_of("bbq", path)
     path.write_text(bbq_row(1, "the man") * 2)
-    assert "twice" in error_of("bbq", path)
-    path.write_text(bbq_row(1, "the man", other=""))
+    assert f"{path}:2 and {path}:1 are both category Age, example_id 1" in error_of("bbq", path)
+    path.write_text(bbq_row(1, "the man") + bbq_row(2, "the man", other=""))
     assert "choose one with --prediction" in error_of("bbq", path)
     assert "nearest: mine" in error_of("bbq", path, "--prediction", "min")
     path.write_text(bbq_row(1, "the man") + bbq_row(2, "the man", label=7))
@@ -296,4 +288,4 @@ def test_winobias_rows(tmp_path: Path, score: Any, error_of: Any) -> None:
     path.write_text(head)
     assert score("winobias", path)["f1_gap", None]["value"] is None
     path.write_text(head + "1,pro,the cook,x\n1,pro,the cook,x\n")
-    assert "twice" in error_of("winobias", path)
+    assert "are both condition" in error_of("winobias", path)

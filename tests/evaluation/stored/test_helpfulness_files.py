@@ -95,7 +95,7 @@ def test_alpaca_eval_ties_and_unscored(tmp_path: Path, score: Any, error_of: Any
     assert one["win_rate_standard_error", None]["value"] is None
     assert one["length_only_win_rate", None]["value"] is None
     twice = lines(tmp_path / "e.jsonl", [annotation(0, 2), annotation(0, 1)])
-    assert "twice" in error_of("alpaca_eval", twice)
+    assert f"{twice}:2 and {twice}:1 are both index 0; remove one" in error_of("alpaca_eval", twice)
 
 
 def test_arena(tmp_path: Path, score: Any, error_of: Any) -> None:
@@ -115,7 +115,48 @@ def test_arena(tmp_path: Path, score: Any, error_of: Any) -> None:
     assert ties["tie_rate", None]["value"] == 100.0
     assert ties["davidson_nu", None]["value"] is None
     assert score("arena", lines(tmp_path / "none.jsonl", []))["tie_rate", None]["value"] is None
-    assert "battles" in error_of("arena", tmp_path / "battles.jsonl", tmp_path / "battles.jsonl")  # not twice
+    path = tmp_path / "battles.jsonl"
+    assert f"{path} is given twice; give every file once" in error_of("arena", path, path)
+
+
+ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_arena_with_a_column_per_outcome(tmp_path: Path, score: Any, error_of: Any, suffix: str) -> None:
+    """The layout of the battles that LMSYS published says the same as a column `winner`."""
+    pair = {"model_a": "m", "model_b": "n"}
+    outcomes = [0, 0, 0, 1, 2, 0, 1]
+    rows = [pair | {name: int(i == outcome) for i, name in enumerate(ONE_HOT)} for outcome in outcomes]
+
+    def written(name: str, rows: list[dict[str, Any]]) -> Path:
+        if suffix == "jsonl":
+            return lines(tmp_path / f"{name}.jsonl", rows)
+        path = tmp_path / f"{name}.csv"
+        cells = [",".join(str(cell) for cell in row.values()) for row in rows]
+        path.write_text("\n".join([",".join(rows[0]), *cells]) + "\n", encoding="utf-8")
+        return path
+
+    named = [pair | {"winner": ("model_a", "model_b", "tie")[outcome]} for outcome in outcomes]
+    hot, plain = score("arena", written("hot", rows)), score("arena", written("plain", named))
+    assert hot == plain
+    assert hot["tie_rate", None]["n_scored"] == 7
+    two = written("two", [*rows, rows[0] | {"winner_tie": 1}])
+    assert "winner_model_a 1, winner_model_b 0, winner_tie 1; one of the three is 1" in error_of("arena", two)
+
+
+def test_answers_that_are_not_there_are_an_error(tmp_path: Path, error_of: Any) -> None:
+    pair = {"model_a": "m", "model_b": "n"}
+    path = lines(tmp_path / "b.jsonl", [pair] * 3)
+    assert f"{path}: no column 'winner'" in error_of("arena", path)
+    path = lines(tmp_path / "b.jsonl", [pair | {"winner": 1}] * 3)
+    assert f"none of the 3 rows is an item: {path}:1: winner: " in error_of("arena", path)
+    path = lines(tmp_path / "b.jsonl", [pair | {"winner": ""}, pair | {"winner": "1"}])
+    assert f"{path}:2: winner '1' is neither model_a" in error_of("arena", path)
+    path = lines(tmp_path / "a.jsonl", [{"row": i, "pref": 1} for i in range(3)])
+    assert f"{path}: no column 'preference'; nearest: pref" in error_of("alpaca_eval", path)
+    path = lines(tmp_path / "a.jsonl", [annotation(i, 3) for i in range(3)])
+    assert f"none of the 3 rows is an item: {path}:1: preference: " in error_of("alpaca_eval", path)
 
 
 WIDE = """unit,ann,bob,cyd
@@ -151,7 +192,7 @@ def test_agreement_long_and_wide_are_one(tmp_path: Path, score: Any, error_of: A
         assert (found[metric, None]["n_scored"], found[metric, None]["n_unscored"]) == (3, 1)
     assert found["percent_agreement", None]["value"] == pytest.approx(100 * (1 / 3 + 0 + 1 + 1) / 4)
     twice = lines(tmp_path / "twice.jsonl", [long[0], long[0]])
-    assert "twice" in error_of("agreement", twice)
+    assert f"{twice}:2 and {twice}:1 are both unit 1, rater ann; remove one" in error_of("agreement", twice)
     half = tmp_path / "half.csv"
     half.write_text("unit,rater\n1,ann\n", encoding="utf-8")
     assert "unit, rater and value; which one is the value?" in error_of("agreement", half)
@@ -169,7 +210,8 @@ def test_agreement_with_a_rater_who_rates_again(tmp_path: Path, score: Any, erro
     priors = [found["dawid_skene_prior", label]["value"] for label in "1234"]
     assert priors == pytest.approx([0.3996, 0.4220, 0.1118, 0.0667], abs=5e-5)
     assert found["krippendorff_alpha_nominal", None]["n_scored"] == 45
-    assert "twice" in error_of("agreement", lines(tmp_path / "twice.jsonl", [rows[0], rows[0]]))
+    again = error_of("agreement", lines(tmp_path / "twice.jsonl", [rows[0], rows[0]]))
+    assert "are both unit 0, rater r0, round 1; remove one" in again
 
 
 def test_agreement_of_two_and_of_one(tmp_path: Path, score: Any) -> None:

@@ -113,6 +113,24 @@ def test_long_tables_under_other_names(tmp_path: Path, score: Any, error_of: Any
     assert "which are the raters, label_1, label_2 or score_1?" in error_of("agreement", path)
 
 
+def test_a_rater_missing_in_the_first_row_is_one(tmp_path: Path, score: Any) -> None:
+    """A key that a row of JSON leaves out is null in it, wherever the row stands."""
+    rows = [{"item": i, **{"ABCD"[j]: v for j, v in enumerate(row) if v is not None}} for i, row in enumerate(UNITS)]
+    rows.sort(key=len)
+    assert len(rows[0]) < 5
+    path = tmp_path / "k.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert alpha(score("agreement", path)) == pytest.approx(ALPHA, abs=5e-7)
+
+
+def test_an_infinite_rating_is_refused(tmp_path: Path, score: Any, error_of: Any) -> None:
+    path = tmp_path / "k.csv"
+    path.write_text("unit,a,b\n1,3,2\n2,2,inf\n3,3,3\n4,2,2\n", encoding="utf-8")
+    assert f"{path}:3: inf of b is no rating" in error_of("agreement", path)
+    path.write_text("unit,a,b\n1,x,inf\n2,inf,inf\n3,x,x\n", encoding="utf-8")
+    assert ("dawid_skene_prior", "inf") in score("agreement", path)  # the name of a class among others
+
+
 def test_every_metric_counts_every_unit(tmp_path: Path, score: Any) -> None:
     for row in score("agreement", table(tmp_path / "k.csv", ["unit", *"ABCD"])).values():
         assert row["n_scored"] + row["n_unscored"] == 12, row["metric"]
@@ -144,6 +162,16 @@ def test_xstest_with_a_label_missing(real_data: Path, tmp_path: Path, score: Any
     assert kappa["value"] == pytest.approx(0.9292, abs=5e-5)
     assert (kappa["n_scored"], kappa["n_unscored"]) == (449, 1)
     assert "449 of 450 units" in kappa["method"]
+
+
+def test_xstest_with_labels_missing_in_the_first_row(real_data: Path, tmp_path: Path, score: Any) -> None:
+    rows = completions(real_data)
+    rows[0] = {name: rows[0][name] for name in ("id", "type", "prompt", "completion")}
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = score("xstest", path)
+    assert "labels: final_label" in found["compliance_safe", None]["method"]
+    assert (found["fleiss_kappa", None]["n_scored"], found["fleiss_kappa", None]["n_unscored"]) == (449, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from alignment.cli import main
 from alignment.evaluation.stored.xstest import parse_label
 
 
@@ -42,6 +43,18 @@ def test_xstest_any_column_and_the_rules(real_data: Path, score: Any, error_of: 
     assert "no column 'anotation_1'; nearest: annotation_1" in error_of("xstest", path, "--prediction", "anotation_1")
     free = score("xstest", path, "--prediction", "prompt")["full_refusal_safe", None]
     assert (free["value"], free["n_unscored"]) == (None, 250)  # free text is no label
+
+
+def test_xstest_says_what_is_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("id,type,judge\n1,a,full_refusal\n2,a,It refuses.\n3,a,2_full_compliance\n4,a,\n")
+    monkeypatch.setattr("sys.argv", ["alignment", "score", "xstest", str(path)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code in (0, None)
+    assert capsys.readouterr().err == f"{path}: 2 labels of judge were not read, e.g. 'It refuses.'\n"
 
 
 def test_xstest_without_labels_or_with_too_many(tmp_path: Path, score: Any, error_of: Any) -> None:
@@ -94,6 +107,28 @@ def test_gsm8k(tmp_path: Path, score: Any, error_of: Any) -> None:
     assert "none of the columns" in error_of("gsm8k", lines(tmp_path / "x.jsonl", [{"answer": "1"}]))
 
 
+def test_gsm8k_numbers_are_answers(tmp_path: Path, score: Any, error_of: Any) -> None:
+    pairs = [(18, 18), (18, 18.0), ("#### 18", 17), (10**16, 1e16), (5, float("nan")), (5, True)]
+    rows = [{"answer": gold, "prediction": said} for gold, said in pairs]
+    found = score("gsm8k", lines(tmp_path / "m.jsonl", rows))["accuracy", None]
+    assert (found["value"], found["n_scored"], found["n_unscored"]) == (75.0, 4, 2)
+    path = lines(tmp_path / "flags.jsonl", [{"answer": "1", "prediction": True}] * 2)
+    assert f"none of the 2 rows is an item: {path}:1: solution: " in error_of("gsm8k", path)
+
+
+def test_gsm8k_a_model_missing_in_the_first_row_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row: dict[str, Any] = {"question": "q", "ground_truth": "#### 3", "m": {"solution": "3"}}
+    path = lines(tmp_path / "m.jsonl", [row, row | {"n": {"solution": "4"}}])
+    monkeypatch.setattr("sys.argv", ["alignment", "score", "gsm8k", str(path), "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    found = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == "accuracy"]
+    told = [(row["model"], row["value"], row["n_scored"], row["n_unscored"]) for row in found]
+    assert told == [("m", 100.0, 2, 0), ("n", 0.0, 1, 1)]
+
+
 def test_gsm8k_the_named_column_is_no_gold(tmp_path: Path, score: Any, error_of: Any) -> None:
     path = lines(tmp_path / "m.jsonl", [{"gold": "18", "answer": "so 18"}, {"gold": "18", "answer": "so 7"}])
     assert score("gsm8k", path, "--prediction", "answer")["accuracy", None]["value"] == 50.0
@@ -143,6 +178,23 @@ def test_forgetting(tmp_path: Path, score: Any, error_of: Any) -> None:
     assert "one different name" in error_of("forgetting", of(tasks=["a", "a", "b"]))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"basline": [1, 2, 3]}, "unknown key 'basline'; nearest: baseline"),
+        ({"untrained": [1, 2, 3]}, "unknown key 'untrained'; known: tasks, matrix, baseline, model"),
+        ({"matrix": [[True, 1, 1], [1, 1, 1], [1, 1, 1]]}, "matrix: Value error, a score is a number or null"),
+        ({"baseline": [1, False, 3]}, "baseline: Value error, a score is a number or null"),
+        ({"matrix": [[1, 2, 3]] * 4}, "4 rows for 3 tasks; a row of the untrained model is no row of the matrix"),
+    ],
+)
+def test_forgetting_guesses_nothing(tmp_path: Path, error_of: Any, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "matrix.json"
+    path.write_text(json.dumps(MATRIX | changes), encoding="utf-8")
+    assert f"{path}: " in (error := error_of("forgetting", path))
+    assert message in error
+
+
 def test_perplexity(tmp_path: Path, score: Any) -> None:
     rows: list[dict[str, Any]] = [
         {"id": 1, "logprob": -20.0, "words": 4, "bytes": 20, "tokens": 8},
@@ -154,13 +206,32 @@ def test_perplexity(tmp_path: Path, score: Any) -> None:
     assert found["bits_per_byte", None]["value"] == pytest.approx(30 / 32 / math.log(2))
     assert found["bits_per_byte", None]["n_unscored"] == 1
     some = score("perplexity", lines(tmp_path / "some.jsonl", [rows[0], {"id": 2, "logprob": -1.0, "bytes": 4}]))
-    assert some["word_perplexity", None]["value"] is None
-    assert "1 documents have no count of words" in some["word_perplexity", None]["method"]
-    assert some["bits_per_byte", None]["value"] is not None
+    assert some["word_perplexity", None]["value"] == pytest.approx(math.exp(5))  # of the document with words
+    assert [some["word_perplexity", None][n] for n in ("n_scored", "n_unscored")] == [1, 1]
+    assert some["bits_per_byte", None]["value"] == pytest.approx(21 / 24 / math.log(2))
+    assert [some["bits_per_byte", None][n] for n in ("n_scored", "n_unscored")] == [2, 0]
+    bare = score("perplexity", lines(tmp_path / "bare.jsonl", [{"id": 1, "logprob": -1.0, "bytes": 4}]))
+    assert bare["word_perplexity", None]["method"] == "undefined: no document has a count of words"
+    assert [bare["word_perplexity", None][n] for n in ("n_scored", "n_unscored")] == [0, 1]
     swapped = [{"id": 1, "logprob": -2.0, "words": 20, "bytes": 4}, {"id": 3, "logprob": 3.0, "bytes": 4}, rows[1]]
     scored = score("perplexity", lines(tmp_path / "swapped.jsonl", swapped))["bits_per_byte", None]
     assert (scored["n_scored"], scored["n_unscored"]) == (1, 1)  # the one with 20 words in 4 bytes is no document
     assert score("perplexity", lines(tmp_path / "none.jsonl", []))["bits_per_byte", None]["value"] is None
+
+
+def test_perplexity_of_a_document_without_words(tmp_path: Path, score: Any) -> None:
+    """Σ log p / Σ words has the log-likelihood of an empty paragraph too."""
+    sizes = [(-10.0, 0, 300), (-500.0, 100, 600), (-400.0, 90, 500)]
+    rows = [{"id": i, "logprob": said, "words": words, "bytes": n} for i, (said, words, n) in enumerate(sizes)]
+    found = score("perplexity", lines(tmp_path / "m.jsonl", rows))
+    words = found["word_perplexity", None]
+    assert words["value"] == pytest.approx(math.exp(910 / 190))
+    assert (words["n_scored"], words["n_unscored"], words["ci_low"]) == (3, 0, None)
+    assert "too few items for an interval" in words["method"]  # a resample of that document alone
+    assert found["bits_per_byte", None]["value"] == pytest.approx(910 / 1400 / math.log(2))
+    assert found["bits_per_byte", None]["ci_low"] is not None
+    none = score("perplexity", lines(tmp_path / "none.jsonl", rows[:1]))["word_perplexity", None]
+    assert (none["value"], none["method"]) == (None, "undefined: every count is 0")
 
 
 def test_perplexity_without_logprobs(tmp_path: Path, score: Any, error_of: Any) -> None:
@@ -190,4 +261,13 @@ def test_truthfulqa(tmp_path: Path, score: Any, error_of: Any) -> None:
     assert found["mc2", None]["n_unscored"] == 1
     assert found["mc2", "Myth"]["value"] is None
     assert score("truthfulqa", lines(tmp_path / "none.jsonl", []))["mc1", None]["value"] is None
-    assert "twice" in error_of("truthfulqa", tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+    path = tmp_path / "m.jsonl"
+    assert f"{path} is given twice; give every file once" in error_of("truthfulqa", path, path)
+    other = tmp_path / "other" / "m.jsonl"
+    other.parent.mkdir()
+    lines(other, rows)
+    assert f"{other} and {path} would both be called m; rename one" in error_of("truthfulqa", path, other)
+    twin = lines(tmp_path / "twin.jsonl", [*rows, rows[1]])
+    assert f"{twin}:4 and {twin}:2 are both id 2; remove one" in error_of("truthfulqa", twin)
+    shares = lines(tmp_path / "p.jsonl", [{"id": 1, "true": [0.5], "false": [0.2]}])
+    assert f"{shares}:1: Value error, a log-likelihood is above 0" in error_of("truthfulqa", shares)

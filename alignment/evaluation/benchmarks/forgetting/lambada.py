@@ -16,10 +16,9 @@ from alignment.evaluation.benchmarks.benchmark import EvalContext, LoadedModel, 
 from alignment.evaluation.benchmarks.items import ItemBenchmark
 from alignment.evaluation.benchmarks.measures import ItemValue, Measure
 from alignment.evaluation.data import HubData
-from alignment.evaluation.metrics.choices import changed
 from alignment.evaluation.metrics.perplexity import perplexity
 from alignment.evaluation.result import EvalResult
-from alignment.evaluation.statistics import mcnemar_exact, paired_difference, share_interval, statistic_interval
+from alignment.evaluation.statistics import mcnemar, paired_difference, share_interval, statistic_interval
 from alignment.evaluation.stored.rows import Row
 
 if TYPE_CHECKING:
@@ -101,12 +100,12 @@ class Lambada(ItemBenchmark):
         both = [item for item in here if item in before]
         new, old = ([float(side[item]["greedy"]) for item in both] for side in (here, before))
         right = paired_difference(new, old, seed=context.seed)
-        gained, lost = changed(new, old)
-        test = f"gained {gained}, lost {lost}, exact McNemar p = {mcnemar_exact(gained, lost):.3g}"
+        test = mcnemar(new, old)
+        p = test.p.method if test.p.value is None else f"{test.p.method}, p = {test.p.value:.3g}"
         nats = perplexity_change([here[i]["logprob"] for i in both], [before[i]["logprob"] for i in both], context.seed)
         shown: dict[str, Any] = {"compared_to": context.forgetting_reference()}
         more = {**shown, "higher_is_better": True, "label": "change in LAMBADA accuracy"}
-        method = f"{right.method}; {test}"
+        method = f"{right.method}; gained {test.gained}, lost {test.lost}, {p}"
         worse = {**shown, "unit": "perplexity", "label": "change in LAMBADA perplexity of the last word"}
         return [
             self.result(context, subject, "acc_difference", right, n - len(both), method=method, **more),
