@@ -30,8 +30,9 @@ def test_a_stage_hands_its_records_on_by_its_name() -> None:
     ]
 
 
-def test_a_name_under_data_wins_and_may_say_more_of_what_a_stage_made() -> None:
-    assert parse(SAMPLE, RANK, DPO, rank={"source": "mine.jsonl"}).stages[-1].data["train"].source == "mine.jsonl"
+def test_a_name_under_data_may_say_more_of_what_a_stage_made_but_is_another() -> None:
+    with pytest.raises(RecipeError, match=r"records of this rank stage and a data set are both called 'rank'; give"):
+        parse(SAMPLE, RANK, DPO, rank={"source": "mine.jsonl"})
     part = {"source": "stage:rank", "limit": 5, "criterion": "helpful"}
     spec = parse(SAMPLE, RANK, {"dpo": {"data": "part"}}, part=part).stages[-1].data["train"]
     assert (spec.maker, spec.limit, spec.criterion) == ("rank", 5, "helpful")
