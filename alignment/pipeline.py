@@ -96,6 +96,9 @@ def _usable(records: list[PreferenceRecord], spec: DataSpec, need: DataNeed) -> 
         return views.demonstrations(records, spec.criterion)
     if need.view == "prompts":
         return prompts.prompts(records)
+    if need.view == "heldout":  # prompts to answer; rankings to judge reward models by, where there are any
+        views.choose_criterion(records, spec.criterion)
+        return prompts.prompts(records)
     if need.view == "unpaired":
         return unpaired.labelled_responses(records, spec.criterion)
     return views.rankings(records, spec.criterion)

@@ -87,7 +87,7 @@ class EvaluateSettings(StageSettings):
         return roles
 
     def data_inputs(self) -> dict[str, DataNeed]:
-        return {"heldout": DataNeed(self.data, self.split)}
+        return {"heldout": DataNeed(self.data, self.split, "heldout")}
 
     def files(self) -> dict[str, str]:
         found = {}

@@ -26,7 +26,7 @@ class DataNeed:
 
     source: str
     split: str
-    view: Literal["demonstrations", "prompts", "rankings", "steps", "unpaired"] = "rankings"
+    view: Literal["demonstrations", "heldout", "prompts", "rankings", "steps", "unpaired"] = "rankings"
     options: Mapping[str, str] = field(default_factory=dict)  # of the view
 
 
