@@ -32,7 +32,7 @@ def test_a_template_of_the_recipe_is_part_of_what_answers(tmp_path: Path, tiny_m
 def test_records_of_one_answer_are_prompts_with_a_reference(tmp_path: Path, tiny_model_dir: Path) -> None:
     """Worked problems hold no ranking, and rules judge the answers: what recipes/grpo-gsm8k.yaml ends with."""
     problems = tmp_path / "problems.jsonl"
-    rows = [{"question": f"What is {i} and {i}?", "answer": f"{i} and {i} is {2 * i}.\n#### {2 * i}"} for i in range(12)]
+    rows = [{"question": f"What is {i} + {i}?", "answer": f"{i} + {i} = {2 * i}.\n#### {2 * i}"} for i in range(12)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     own = {"data": "problems", "models": ["base"], "suites": ["win_rate"], "scorers": ["gsm8k"], "max_new_tokens": 4}
     content = recipe(tiny_model_dir, problems, sft=None, reward=None, dpo=None, evaluate=own, report=None)
