@@ -88,7 +88,7 @@ def undefined_reason(result: EvalResult) -> str:
     if result.n_scored == 0 and result.n_unscored:
         return f"none of {count(result.n_unscored)} items could be scored"
     if result.method and not result.method.startswith("no data"):
-        return re.split(r"(?:^|: )undefined[,:] ", result.method, maxsplit=1)[-1]
+        return re.split(r"(?:^|: )undefined[,:] |: (?=undefined for )", result.method, maxsplit=1)[-1]
     return f"undefined on these {count(result.n_scored)} items" if result.n_scored else "no items"
 
 

@@ -83,6 +83,7 @@ def test_a_value_without_an_interval_says_so() -> None:
         (7, 0, "all pairs tied", "all pairs tied"),
         (7, 0, "", "undefined on these 7 items"),
         (7, 0, "a variant: undefined, no effect is left", "no effect is left"),
+        (7, 0, "a variant: undefined for 7 items, needs 50", "undefined for 7 items, needs 50"),
         (0, 0, "undefined: nothing was learned", "nothing was learned"),
     ],
 )
