@@ -6,6 +6,7 @@ the whole cache that a growing one costs at every token.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import ModelError
-from alignment.generation.kv_cache import GrowingLayer, growing_cache, join_caches, keep_rows, spread_cache
+from alignment.generation.kv_cache import growing_cache, grows_in_place, join_caches, keep_rows, spread_cache
 from alignment.generation.turn_end import end_tokens
 
 BATCH_SIZE = 64
@@ -44,26 +45,55 @@ class Prefilled(NamedTuple):
 
 
 def prefill(forward: Forward, model: Any, prompts: Sequence[Sequence[int]]) -> Prefilled:
-    """Runs the prompts (token ids, none empty): neighbours of about one length together, so that little is padded."""
+    """Runs the prompts (token ids, none empty): what all begin with once (a system message, examples), then neighbours
+    of about one length together, so that little is padded."""
     device = model.get_input_embeddings().weight.device
-    together = [len(prompts)]
-    if all(type(layer) is GrowingLayer for layer in growing_cache(model).layers):
-        together = _alike([len(prompt) for prompt in prompts], ENOUGH_TOKENS if device.type == "cpu" else ENOUGH_ON_GPU)
+    enough = ENOUGH_TOKENS if device.type == "cpu" else ENOUGH_ON_GPU
+    if not grows_in_place(model):
+        return _prefill(forward, model, prompts, device)
+    root = None
+    shared = _shared(prompts) if _told_positions(model) else 0
+    if shared * (len(prompts) - 1) >= enough:
+        root = _prefill(forward, model, [prompts[0][:shared]], device)
     parts, first = [], 0
-    for count in together:
-        parts.append(_prefill(forward, model, prompts[first : first + count], device))
+    for count in _alike([len(prompt) - (shared if root else 0) for prompt in prompts], enough):
+        parts.append(_prefill(forward, model, prompts[first : first + count], device, root))
         first += count
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _prefill(forward: Forward, model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> Prefilled:
-    """Runs the prompts in one forward pass."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    cache = growing_cache(model)
+def _prefill(
+    forward: Forward,
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    device: torch.device,
+    root: Prefilled | None = None,
+) -> Prefilled:
+    """Runs the prompts in one forward pass, behind their common beginning where that ran already."""
+    shared = 0 if root is None else root.mask.shape[1]
+    rests = [list(prompt[shared:]) for prompt in prompts]
+    width = max(len(rest) for rest in rests)
+    ids = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests], device=device)
+    mask = torch.tensor([[1] * shared + [0] * (width - len(rest)) + [1] * len(rest) for rest in rests], device=device)
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, shared:]
+    cache = growing_cache(model) if root is None else root.spread([0] * len(rests)).cache
     return Prefilled(forward(ids, mask, positions, cache), cache, mask, positions[:, -1:])
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; each keeps one of its own, which its output comes from."""
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in lexicographic order nothing lies further apart
+    most = min(len(prompt) for prompt in prompts) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
+
+
+def _told_positions(model: Any) -> bool:
+    """Whether the model takes each token's position from its caller, who knows of the padding behind a common
+    beginning, and they mean the same in every pass."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    told = "position_ids" in inspect.signature(type(model.base_model).forward).parameters
+    return told and not kinds & {"dynamic", "longrope"}
 
 
 def _alike(lengths: Sequence[int], enough: int) -> list[int]:

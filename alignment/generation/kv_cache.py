@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,11 @@ def growing_cache(model: Any) -> DynamicCache:
     return cache
 
 
+def grows_in_place(model: Any) -> bool:
+    """Whether every layer of the model keeps a plain cache, which grows in place here."""
+    return all(type(layer) is GrowingLayer for layer in growing_cache(model).layers)
+
+
 def keep_rows(cache: DynamicCache, indices: torch.Tensor) -> None:
     """Keeps some rows, in place."""
     for layer in cache.layers:
@@ -104,19 +109,32 @@ def spread_cache(cache: DynamicCache, indices: torch.Tensor) -> DynamicCache:
 def join_caches(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
     """The rows of several caches of growing layers below each other, each aligned right in `width` positions."""
     found = copy.copy(caches[0])
-    found.layers = [joined_layers([cache.layers[i] for cache in caches], width) for i in range(len(caches[0].layers))]
+    layers = [[cache.layers[i] for cache in caches] for i in range(len(found.layers))]
+    found.layers = [filled_layer(each[0], [(one.keys, one.values) for one in each], width) for each in layers]
     return found
 
 
-def joined_layers(layers: Sequence[GrowingLayer], width: int) -> GrowingLayer:
-    """As `join_caches`. What is left of a row's keys is 0: masked out, but it must be a number."""
-    found = copy.copy(layers[0])
+def filled_cache(model: Any, layers: Iterable[Sequence[tuple[Tensor, Tensor]]], width: int) -> DynamicCache:
+    """The model's cache, its layers filled with the keys and values of each, aligned right in `width` positions."""
+    found = growing_cache(model)
+    for i, parts in enumerate(layers):
+        found.layers[i].lazy_initialization(*parts[0])
+        found.layers[i] = filled_layer(found.layers[i], parts, width)
+    return found
+
+
+def filled_layer(like: GrowingLayer, parts: Sequence[tuple[Tensor, Tensor]], width: int) -> GrowingLayer:
+    """A layer with the rows of keys and values (rows, heads, positions, head size), aligned right.
+
+    What is left of a row's keys is 0: masked out, but it must be a number.
+    """
+    found = copy.copy(like)
     buffers = []
-    for parts in ([layer.keys for layer in layers], [layer.values for layer in layers]):
-        _, heads, _, size = parts[0].shape
-        buffer = parts[0].new_zeros(sum(len(part) for part in parts), heads, width + _ROOM, size)
+    for states in zip(*parts, strict=True):
+        _, heads, _, size = states[0].shape
+        buffer = states[0].new_zeros(sum(len(part) for part in states), heads, width + _ROOM, size)
         first = 0
-        for part in parts:
+        for part in states:
             buffer[first : first + len(part), :, width - part.shape[2] : width] = part
             first += len(part)
         buffers.append(buffer)

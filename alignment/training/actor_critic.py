@@ -16,12 +16,8 @@ from torch import Tensor, nn
 
 from alignment.errors import ModelError
 from alignment.generation.head import unwrap_peft
-from alignment.training.logprobs import (
-    projected,
-    scored_states,
-    target_logprobs_and_entropy,
-    token_logprobs,
-)
+from alignment.training.logprobs import scored_states, token_logprobs
+from alignment.training.projection import entropy, projected
 
 POLICY, VALUE = "default", "value"  # names of adapters
 CHUNK_TOKENS = 1024
@@ -83,14 +79,17 @@ class ActorCritic:
         found = {f"model.{name}": weight for name, weight in self.model.named_parameters() if name in wanted}
         return found | {f"value_head.{name}": weight for name, weight in self.head.named_parameters()}
 
-    def act(self, batch: Mapping[str, Tensor], temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
+    def act(
+        self, batch: Mapping[str, Tensor], temperature: float, entropy_learns: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities, entropies and values of a batch's S completion tokens, row by row: (S,) float32 each.
 
-        Values are None where they come from another adapter (see `values`).
+        Values are None where they come from another adapter (see `values`). Entropies that are only watched
+        (`entropy_learns` False) save a product with the head.
         """
         causal, states, targets, _ = scored_states(self.model, batch)
-        logps, entropy = projected(causal, states, targets, temperature, CHUNK_TOKENS, target_logprobs_and_entropy)
-        return logps, entropy, None if self.value_adapter else self.head(states)
+        logps, found = projected(causal, states, targets, temperature, CHUNK_TOKENS, entropy, entropy_learns)
+        return logps, found, None if self.value_adapter else self.head(states)
 
     def values(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Values of the states that predict the S completion tokens: (S,) float32."""

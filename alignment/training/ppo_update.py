@@ -135,7 +135,7 @@ class Update:
         mask = exp.mask[part].to(actor.device)
         old = {name: getattr(exp, name)[part].to(actor.device) for name in ("logps", "values", "advantages", "returns")}
         with self._autocast():
-            flat_logps, flat_entropy, flat_values = actor.act(batch, self._temperature)
+            flat_logps, flat_entropy, flat_values = actor.act(batch, self._temperature, options.entropy_coef != 0)
         logps, entropy = as_responses(flat_logps, mask), as_responses(flat_entropy, mask)
         policy, clipped = clipped_policy_loss(logps, old["logps"], old["advantages"], options.cliprange)
         loss = ((policy - options.entropy_coef * entropy) * mask).sum() / tokens

@@ -8,7 +8,7 @@ and scores read as if every row ran on its own, and their values and gradients a
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,14 +82,13 @@ def _forward(
         return plain
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     rows = _rows(input_ids, mask)
-    _check_window(trunk.config, rows)
-    _check_rope(trunk.config, rows)
+    check_rows(trunk.config, rows)
     try:
         trees = build_trees(rows, trunk.max_tokens_per_forward)
     except ValueError as error:
         raise DataError(f"{error}; raise it, or shorten the rows with max_length") from error
     rest = {name: value for name, value in kwargs.items() if name not in _OURS}
-    run = _run if len(trees) == 1 or not torch.is_grad_enabled() else _run_again_in_backward
+    run = run_tree if len(trees) == 1 or not torch.is_grad_enabled() else _run_again_in_backward
     states = torch.cat([run(trunk, tree, input_ids.device, rest) for tree in trees])  # (U, H), the trees in order
     source = torch.from_numpy(_sources(trees, len(rows))).to(states.device)
     target = mask.bool().flatten().nonzero().squeeze(1)
@@ -100,9 +99,9 @@ def _forward(
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=padded.view(*mask.shape, -1))
 
 
-def _run(trunk: Any, tree: PrefixTree, device: torch.device, rest: dict[str, Any]) -> Tensor:
-    """Hidden states (U, H) of a forest."""
-    tree_mask = TreeMask(tree, device)
+def run_tree(trunk: Any, tree: PrefixTree, device: torch.device, rest: Mapping[str, Any], kept: Any = None) -> Tensor:
+    """Hidden states (U, H) of a forest; `kept`, a list, takes keys and values of every layer (see `TreeMask`)."""
+    tree_mask = TreeMask(tree, device, kept)
     pad = (0, tree_mask.padding)
     output = type(trunk).forward(
         trunk,
@@ -117,8 +116,8 @@ def _run(trunk: Any, tree: PrefixTree, device: torch.device, rest: dict[str, Any
     return output.last_hidden_state[0, : len(tree)]  # type: ignore[no-any-return]
 
 
-def _run_again_in_backward(trunk: Any, tree: PrefixTree, device: torch.device, rest: dict[str, Any]) -> Tensor:
-    return checkpoint(_run, trunk, tree, device, rest, use_reentrant=False)  # type: ignore[no-any-return]
+def _run_again_in_backward(trunk: Any, tree: PrefixTree, device: torch.device, rest: Mapping[str, Any]) -> Tensor:
+    return checkpoint(run_tree, trunk, tree, device, rest, use_reentrant=False)  # type: ignore[no-any-return]
 
 
 def _sources(trees: Sequence[PrefixTree], n_rows: int) -> Ints:
@@ -173,6 +172,12 @@ def _check_supported(causal: Any) -> None:
             f"{config.model_type} models are not tested with shared prefixes; supported: {', '.join(SUPPORTED)}; "
             "set share_prefixes: false to run them padded"
         )
+
+
+def check_rows(config: Any, rows: Sequence[Ints]) -> None:
+    """Raises ModelError for rows that a model with these settings would not run each as if it were alone."""
+    _check_window(config, rows)
+    _check_rope(config, rows)
 
 
 def _check_window(config: Any, rows: Sequence[Ints]) -> None:

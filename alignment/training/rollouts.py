@@ -18,11 +18,15 @@ import torch
 from torch import Tensor
 
 from alignment.errors import DataError, ModelError
-from alignment.generation.decode import BATCH_SIZE, bf16_weights, decode, prefill, stop_ids
+from alignment.generation.decode import BATCH_SIZE, Prefilled, bf16_weights, decode, prefill, stop_ids
 from alignment.generation.draws import draw, row_uniforms
 from alignment.generation.head import evaluating, head_logits, unwrap_peft
+from alignment.generation.kv_cache import grows_in_place
 from alignment.generation.merged import merged_adapters
 from alignment.runtime import autocast_bf16
+from alignment.training.prefix_sharing import shares_prefixes
+from alignment.training.shared_prefill import shared_prefill
+from reward.context import context_length
 
 Value = Callable[[Tensor], Tensor]  # hidden states (N, H) -> values (N,)
 
@@ -87,11 +91,11 @@ def rollouts(
     _check_settings(len(prompts), len(seeds), max_new_tokens, temperature, samples, batch_size)
     causal = unwrap_peft(model)
     names = [str(i) for i in range(len(prompts))] if ids is None else ids
-    _check_fit(prompts, names, max_new_tokens, getattr(causal.config, "max_position_embeddings", None))
+    _check_fit(prompts, names, max_new_tokens, context_length(causal))
     stops = stop_ids(causal, tokenizer)
     device = causal.get_input_embeddings().weight.device
     size = batch_size or BATCH_SIZE
-    forward = partial(_last_states, causal)
+    forward, run_prompts = partial(_last_states, causal), _prefill_of(causal)
     found: dict[tuple[int, int], Rollout] = {}
     written, started = 0, time.monotonic()
     with (
@@ -100,7 +104,7 @@ def rollouts(
         bf16_weights(model, autocast_bf16(str(device)) if bf16 is None else bf16),
     ):
         for groups in _batches(prompts, samples, size):
-            start = prefill(forward, causal, [group.ids for group in groups])
+            start = run_prompts([group.ids for group in groups])
             rows = [(place, *answer) for place, group in enumerate(groups) for answer in group.answers]
             for part in _parts(rows, size):
                 keys = [(*seeds[i], sample) for _, i, sample in part]
@@ -114,6 +118,13 @@ def rollouts(
                     rate = written / (time.monotonic() - started)
                     say(f"{len(found)}/{len(prompts) * samples} answers, {written} tokens, {rate:.0f} tokens/s")
     return [[found[i, sample] for sample in range(samples)] for i in range(len(prompts))]
+
+
+def _prefill_of(causal: Any) -> Callable[[Sequence[Sequence[int]]], Prefilled]:
+    """How prompts run: as a forest, where the model shares prefixes and its cache can be filled from one."""
+    if shares_prefixes(causal) and grows_in_place(causal):
+        return partial(shared_prefill, causal)
+    return partial(prefill, partial(_last_states, causal), causal)
 
 
 def _last_states(causal: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

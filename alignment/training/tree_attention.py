@@ -26,13 +26,17 @@ BUCKET = 256  # on a GPU, forests are padded to a multiple of this: every new le
 class TreeMask:
     """What the attention of every layer needs to know about one forest, computed once per forward pass."""
 
-    def __init__(self, tree: PrefixTree, device: torch.device) -> None:
-        """Prepares the forest for a device; on a GPU this builds the FlexAttention block mask."""
+    def __init__(self, tree: PrefixTree, device: torch.device, kept: list[tuple[Tensor, Tensor]] | None = None) -> None:
+        """Prepares the forest for a device; on a GPU this builds the FlexAttention block mask.
+
+        `kept` takes the keys and values of every layer in turn, (1, key-value heads, U + padding, dim) each.
+        """
         self.tree = tree
         self.padding = -len(tree) % BUCKET if device.type == "cuda" else 0
         self.sizes = [block.stop - block.start for block in tree.blocks]
         self._masks: dict[torch.dtype, list[Tensor | None]] = {}
         self.block_mask = tree_block_mask(tree, self.padding, device) if device.type == "cuda" else None
+        self.kept = kept
 
     def additive(self, dtype: torch.dtype, device: torch.device) -> list[Tensor | None]:
         """Per block (queries, keys): 0 or -inf; None for a chain without ancestors, which is plainly causal."""
@@ -94,6 +98,8 @@ def tree_attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if tree_mask.kept is not None:
+        tree_mask.kept.append((key, value))
     if tree_mask.block_mask is not None:
         if dropout:
             raise ModelError(

@@ -1,6 +1,7 @@
 """Rollouts against a loop by hand without cache, batches or shared prompts, and against the update's log-probs."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from tiny_decoders import decoder
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from alignment.errors import DataError, ModelError
+from alignment.generation.decode import prefill
+from alignment.generation.kv_cache import grows_in_place
 from alignment.generation.merged import merged_adapters
 from alignment.training import prefix_sharing
 from alignment.training.logprobs import scored_states, token_logprobs
-from alignment.training.prefix_sharing import share_prefixes
-from alignment.training.rollouts import Rollout, rollouts
+from alignment.training.prefix_sharing import SUPPORTED, share_prefixes
+from alignment.training.rollouts import Rollout, _last_states, rollouts
+from alignment.training.shared_prefill import shared_prefill
 
 # peft reads an attribute that transformers renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -106,9 +111,7 @@ def llama() -> Any:
 def run_tokens(llama: Any) -> Iterator[list[int]]:
     """How many tokens, padding included, each pass through the trunk of `llama` had."""
     seen: list[int] = []
-    hook = llama.base_model.register_forward_pre_hook(
-        lambda _module, _args, inputs: seen.append(inputs["input_ids"].numel()), with_kwargs=True
-    )
+    hook = llama.get_input_embeddings().register_forward_pre_hook(lambda _module, ids: seen.append(ids[0].numel()))
     yield seen
     hook.remove()
 
@@ -206,6 +209,37 @@ def test_a_prompt_runs_once(llama: Any, tokenizer: Any, run_tokens: list[int]) -
         run_tokens.clear()
         rollouts(llama, tokenizer, PROMPTS, samples=3, batch_size=size, **{**SETTINGS, "max_new_tokens": 1})
         assert run_tokens == prefills
+
+
+def test_prompts_that_begin_alike_run_as_a_forest(llama: Any, tokenizer: Any, run_tokens: list[int]) -> None:
+    """Every common beginning once and no padding; in parts where memory is bounded. Nothing else changes."""
+    settings = {**SETTINGS, "samples": 3, "value": read}
+    expected = rollouts(llama, tokenizer, PROMPTS, **settings)
+    for bound, prefills in [(None, [1 + 3 + 2 + 7]), (8, [3 + 2 + 1, 7])]:
+        share_prefixes(llama, max_tokens_per_forward=bound)
+        run_tokens.clear()
+        close(rollouts(llama, tokenizer, PROMPTS, **settings), expected)
+        assert run_tokens[: len(prefills)] == prefills
+        assert run_tokens[len(prefills)] == 3 * len(PROMPTS)  # and now they decode
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_a_forest_goes_on_as_padded_prompts_do(family: str) -> None:
+    made = decoder(family).eval()
+    made.config.sliding_window = None  # Mistral's: a cache of another kind
+    assert grows_in_place(made)
+    forward = partial(_last_states, made)
+    with torch.no_grad():
+        padded_start = prefill(forward, made, PROMPTS)
+        share_prefixes(made)
+        start = shared_prefill(made, PROMPTS)
+        torch.testing.assert_close(start.output, padded_start.output, rtol=1e-4, atol=1e-5)
+        ids = torch.arange(3, 3 + len(PROMPTS))[:, None]
+        outputs = []
+        for _, cache, mask, positions in (padded_start, start):
+            longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            outputs.append(forward(ids, longer, positions + 1, cache))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_end_leave_the_batch(llama: Any, tokenizer: Any, run_tokens: list[int]) -> None:
