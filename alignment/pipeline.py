@@ -18,7 +18,7 @@ from alignment.plan import Planned, finish, finished, plan, stage_row
 from alignment.preferences import prompts, sources, steps, unpaired, views
 from alignment.preferences.record import PreferenceRecord
 from alignment.preferences.sources import DataSpec
-from alignment.recipe import Recipe
+from alignment.recipe import Recipe, StageSpec
 from alignment.registry import ModelRegistry
 from alignment.runs import (
     RunContext,
@@ -32,7 +32,7 @@ from alignment.runs import (
     package_versions,
 )
 from alignment.sources.resolve import resolve
-from alignment.stages.settings import DataNeed
+from alignment.stages.settings import DataNeed, Found
 
 
 def run(recipe: Recipe, run_dir: Path, registry: ModelRegistry, console: Say) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, s
             p.spec.stage.check(p.spec.name, p.spec.settings)
             for role, need in p.spec.settings.data_inputs().items():
                 if p.spec.data[role].maker is None:  # what a stage makes is checked when it is there
-                    _check_data(p.spec.data[role], need)
+                    _check_data(p.spec, role, p.spec.data[role], need)
     outside = {source for p in stages for source in p.spec.models.values()} - {p.spec.name for p in stages}
     for source in sorted(outside):
         ref = recipe.head.base if source == "base" else source
@@ -80,13 +80,14 @@ def _preflight(recipe: Recipe, stages: list[Planned], registry: ModelRegistry, s
         check_chat_template(load_tokenizer(ref, registry, chat_template=recipe.head.chat_template, say=say), ref)
 
 
-def _check_data(spec: DataSpec, need: DataNeed) -> None:
+def _check_data(stage: StageSpec, role: str, spec: DataSpec, need: DataNeed) -> None:
     """The file reads, the split holds records, and they can be used as what the stage wants of them."""
     records = sources.load(spec).records
     used, dropped = _usable(records, spec, need)
     if not used:
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DataError(f"{spec.source}: none of {len(records)} records can be used as {need.view}: {reasons}")
+    stage.settings.check_records(stage.name, role, Found(records, used), spec)
 
 
 def _usable(records: list[PreferenceRecord], spec: DataSpec, need: DataNeed) -> tuple[Sequence[object], views.Dropped]:
@@ -99,6 +100,8 @@ def _usable(records: list[PreferenceRecord], spec: DataSpec, need: DataNeed) -> 
     if need.view == "heldout":  # prompts to answer; rankings to judge reward models by, where there are any
         views.choose_criterion(records, spec.criterion)
         return prompts.prompts(records)
+    if need.view == "pairs":
+        return views.pairs(records, spec.criterion, mode=need.options["mode"])  # type: ignore[arg-type]
     if need.view == "unpaired":
         return unpaired.labelled_responses(records, spec.criterion)
     return views.rankings(records, spec.criterion)
@@ -140,7 +143,7 @@ def _run_stage(
     data = {role: located(spec, files) for role, spec in p.spec.data.items()}
     for role, need in p.spec.settings.data_inputs().items():
         if p.spec.data[role].maker is not None:
-            _check_data(data[role], need)
+            _check_data(p.spec, role, data[role], need)
     refs = {
         role: made.get(source) or (recipe.head.base if source == "base" else source)
         for role, source in p.spec.models.items()

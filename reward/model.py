@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reward.context import context_length
 from reward.ensemble import Aggregate, aggregate_rule, aggregated, spread
 from reward.scorer import Messages, RowError
 
@@ -100,13 +101,6 @@ def float_head(model: Any) -> None:
     if isinstance(head, nn.Module):
         head.float()
     score_head(model)
-
-
-def context_length(model: Any) -> int | None:
-    """The most tokens of a row that the model takes; None where its positions have no end, as BLOOM's."""
-    config = _classifier(model).config.get_text_config()
-    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))  # the latter MPT's
-    return next((int(limit) for limit in named if limit is not None), None)
 
 
 def _classifier(model: Any) -> Any:

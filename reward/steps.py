@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reward.model import check_texts, context_length, float_head, marker, no_room, position_rewards, run_rows
+from reward.context import context_length
+from reward.model import check_texts, float_head, marker, no_room, position_rewards, run_rows
 from reward.scorer import Messages
 
 # (prompt, response) -> token ids of the whole row, and the index in them of every step's last token

@@ -11,6 +11,7 @@ from typing import Any
 
 from alignment.errors import ModelError
 from alignment.evaluation.token_scores import TokenRow, token_scores
+from reward.context import context_length
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def sequence_logprob(
         ValueError: lists of different lengths or an empty continuation.
     """
     rows = _rows(tokenizer, contexts, continuations)
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     fitting = [
         i for i, row in enumerate(rows) if row.n_context < len(row.ids) and (limit is None or len(row.ids) <= limit)
     ]

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from alignment.errors import ModelError
+from reward.context import context_length
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _masked(tokenizer: Any, sentence: int, ids: Sequence[int], position: int) ->
 
 def _longest(model: Any, tokenizer: Any) -> int:
     """Tokens that fit. A tokenizer of RoBERTa's kind knows better than the config, which counts two places more."""
-    places = getattr(model.config, "max_position_embeddings", None)
+    places = context_length(model)
     return int(min(tokenizer.model_max_length, places or tokenizer.model_max_length))
 
 

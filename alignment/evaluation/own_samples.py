@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ModelError
+from reward.context import context_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def own_samples(
     from alignment.runtime import autocast_bf16
 
     longest = max(map(len, prompts), default=0) + max_new_tokens
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     if limit is not None and longest > limit:
         raise ModelError(f"a prompt and its continuation need {longest} tokens, the model has {limit}; shorten them")
     stops = stop_ids(model, tokenizer)

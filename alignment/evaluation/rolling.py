@@ -8,6 +8,7 @@ from typing import Any
 
 from alignment.errors import ModelError
 from alignment.evaluation.token_scores import TokenRow, token_scores
+from reward.context import context_length
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def rolling_logprob(
     """
     if window is not None and window < 1:
         raise ValueError(f"window {window}: at least one token must be read")
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     if window is not None and limit is not None and window > limit:
         raise ModelError(f"window {window} is longer than the model's context of {limit} tokens; make it shorter")
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

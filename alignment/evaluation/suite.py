@@ -78,6 +78,16 @@ def run_suites(
     return results
 
 
+def check_ready(context: EvalContext, benchmarks: Mapping[str, Benchmark], *, judge: bool) -> None:
+    """Raises before any model is there what `run_suites` would about the data of what has to run, and about a judge."""
+    for benchmark in benchmarks.values():
+        if benchmark.name in context.optional:
+            continue
+        if benchmark.judged and not judge:
+            raise _no_judge(benchmark)
+        benchmark.prepare(context)
+
+
 def _with_data(context: EvalContext, chosen: Sequence[Benchmark]) -> list[Benchmark]:
     """Those whose data is at hand. One that may be left out is, and is said to be; another raises UnavailableError."""
     kept = []
@@ -100,10 +110,14 @@ def _with_judge(context: EvalContext, suites: Sequence[str], chosen: Sequence[Be
         if context.judge is not None or not benchmark.judged:
             kept.append(benchmark)
         elif benchmark.name in suites and benchmark.name not in context.optional:
-            raise RecipeError(f"{benchmark.name}: needs a judge; name one: --judge MODEL, or --judge URL#NAME")
+            raise _no_judge(benchmark)
         else:
             context.say(f"{benchmark.name}: skipped, it needs a judge (--judge)")
     return kept
+
+
+def _no_judge(benchmark: Benchmark) -> RecipeError:
+    return RecipeError(f"{benchmark.name}: needs a judge; name one: --judge MODEL, or --judge URL#NAME")
 
 
 def _with_answers(context: EvalContext, chosen: Sequence[Benchmark]) -> list[Benchmark]:

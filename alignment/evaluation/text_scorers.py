@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from alignment.errors import ModelError, nearest
+from reward.context import context_length
 
 NEGATIVE, POSITIVE = -0.05, 0.05  # VADER's own limits of a negative and a positive text (Hutto & Gilbert 2014)
 _ROWS = 32  # texts a classifier reads together
@@ -68,7 +69,7 @@ class Classifier:
             return found
         model, tokenizer = self._load()
         position = self._labels.index(self._label)
-        positions = getattr(model.config, "max_position_embeddings", None) or 512
+        positions = context_length(model) or 512
         limit = min(tokenizer.model_max_length, positions - 2)  # RoBERTa counts positions from 2
         several = model.config.problem_type == "multi_label_classification" or len(self._labels) == 1
         with torch.no_grad():

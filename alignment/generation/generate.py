@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import DataError, ModelError
+from reward.context import context_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +101,7 @@ def generate_from_ids(
     from alignment.runtime import autocast_bf16
 
     stops = stop_ids(model, tokenizer)
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     fitting = [i for i, row in enumerate(rows) if limit is None or len(row) + max_new_tokens <= limit]
     order = sorted(fitting, key=lambda i: (-len(rows[i]), i))
     found: list[Generation | None] = [None] * len(rows)

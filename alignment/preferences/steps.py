@@ -53,6 +53,16 @@ def labelled_steps(
     return items, dropped
 
 
+def check_separable(items: Sequence[LabelledSteps], separator: str) -> None:
+    """Raises DataError for steps that would be others when the response is scored, which is split at the separator."""
+    for item in items:
+        if (again := split_steps(separator.join(item.steps), separator)) != list(item.steps):
+            raise DataError(
+                f"record {item.record_id}: a step holds the separator {separator!r} or part of it at its edge, so that "
+                f"its {len(item.steps)} steps would be scored as {len(again)} others; give another separator"
+            )
+
+
 def _unusable(record: PreferenceRecord) -> str | None:
     messages = [message for response in record.responses for message in response.messages]
     if record.prompt.tools:

@@ -6,13 +6,18 @@ it reaches is what training has to be measured against.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from alignment.errors import DataError
 from alignment.runs import RunContext, StageResult
 from alignment.stages.scored_sampling import ScoredSamplingSettings, gain_lines, gains, sample_and_score
-from alignment.stages.scoring import ScorerTerm, watch_inputs
-from alignment.stages.settings import Made
+from alignment.stages.scoring import ScorerTerm, check_references, watch_inputs
+from alignment.stages.settings import Found, Made
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 ALIKE = "all answers alike"
 
@@ -31,6 +36,9 @@ class BestOfNSettings(ScoredSamplingSettings):
 
     def model_inputs(self, stage: str, earlier: list[Made]) -> dict[str, str]:
         return super().model_inputs(stage, earlier) | watch_inputs(self.watch, stage, earlier, self.reward)
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        check_references(stage, found.records, spec, self.reward, self.watch)
 
 
 def check(stage: str, settings: BestOfNSettings) -> None:

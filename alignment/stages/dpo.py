@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.errors import DataError, RecipeError
+from alignment.errors import RecipeError
 from alignment.lora import LoraSettings
 from alignment.runs import RunContext, StageResult
+from alignment.stages.ranking_loss import no_strength
 from alignment.stages.reference import no_dropout
-from alignment.stages.settings import TrainingSettings
+from alignment.stages.settings import DataNeed, Found, TrainingSettings
 from alignment.training.losses.pair_options import LOSSES as LOSSES
 from alignment.training.losses.pair_options import (
     REFERENCE_FREE,
@@ -21,6 +22,9 @@ from alignment.training.losses.pair_options import (
     weights_of,
     wrong_losses,
 )
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 DEFAULTS: dict[str, Any] = {"learning_rate": 5e-6}
 
@@ -51,6 +55,14 @@ class DPOSettings(TrainingSettings):
         if self.needs_reference:
             no_dropout(self.peft)
         return self
+
+    def data_need(self, split: str) -> DataNeed:
+        return DataNeed(self.data, split, "pairs", {"mode": self.pairs})
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        unstated = all(pair.margin is None for pair in found.used)
+        if role == "train" and self.loss_options.margin_scale is not None and unstated:
+            raise no_strength(spec.source)
 
     @property
     def needs_reference(self) -> bool:
@@ -90,8 +102,7 @@ def run(context: RunContext, settings: DPOSettings) -> StageResult:
     )
     objective.refuse(data.rows)
     if options.margin_scale is not None and all(row["margin"] is None for row in data.train):
-        source = data.uses[0].source
-        raise DataError(f"{source}: no judgement states a strength, so margin_scale has no effect; leave it out")
+        raise no_strength(data.uses[0].source)
     if settings.needs_reference:
         _add_reference(context, settings, model, tokenizer, args, data.rows)
     trained = train.fit(context, settings, objective, model, args, data)

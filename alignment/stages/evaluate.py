@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -15,11 +16,12 @@ from alignment.evaluation.suites import FILES, Chosen, choose
 from alignment.preferences.sources import source_digest
 from alignment.runs import DataUse, RunContext, StageResult
 from alignment.stages.evaluation_gate import ForgettingGate, check_gate, enforce
-from alignment.stages.settings import DataNeed, Made, StageSettings, hand_off
+from alignment.stages.settings import DataNeed, Found, Made, StageSettings, hand_off
 
 if TYPE_CHECKING:
     from alignment.evaluation.benchmarks.benchmark import EvalContext
     from alignment.evaluation.judges import Judge
+    from alignment.preferences.sources import DataSpec
     from reward.scorer import Scorer
 
 SCORER_ROLE = "reward model "  # in front of its name, an input role no stage can be named
@@ -89,6 +91,11 @@ class EvaluateSettings(StageSettings):
     def data_inputs(self) -> dict[str, DataNeed]:
         return {"heldout": DataNeed(self.data, self.split, "heldout")}
 
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        from alignment.stages.reference_answers import reference_answers
+
+        _rules(stage, self.scorers, reference_answers(found.records, spec.criterion))
+
     def files(self) -> dict[str, str]:
         found = {}
         for benchmark, options in self.options.items():
@@ -103,7 +110,13 @@ class EvaluateSettings(StageSettings):
 
 
 def check(stage: str, settings: EvaluateSettings) -> None:
-    """Suites and scorers exist, and policies where they are needed. Raises RecipeError with the nearest name."""
+    """Suites and scorers exist, policies and a judge where they are needed, and the data of what has to run.
+
+    Raises RecipeError with the nearest name, and as the benchmarks do for data that is not at hand.
+    """
+    from alignment.evaluation.benchmarks.benchmark import EvalContext, EvalSettings
+    from alignment.evaluation.data import Hub
+    from alignment.evaluation.suite import check_ready
     from reward.rules import RULES, with_options
 
     chosen = _chosen(stage, settings)
@@ -123,6 +136,13 @@ def check(stage: str, settings: EvaluateSettings) -> None:
             with_options(name, {})
         except ValueError as error:
             raise RecipeError(f"{stage}: scorers: {error}") from error
+    limits = EvalSettings(items=settings.items)
+    nothing = EvalContext({}, _nobody, Path(), 0, settings=limits, hub=Hub(settings.hub), say=lambda line: None)
+    check_ready(replace(nothing, optional=chosen.optional), chosen.benchmarks, judge=settings.judge is not None)
+
+
+def _nobody(name: str) -> Any:
+    raise AssertionError(f"{name}: no model is loaded before a run begins")
 
 
 def _chosen(stage: str, settings: EvaluateSettings) -> Chosen:
@@ -215,18 +235,9 @@ def _scorers(
 ) -> tuple[dict[str, Scorer], dict[str, str], frozenset[str]]:
     """Judges by name, what each one is, and which of them the run was trained on."""
     from alignment.scorers import reward_model_from
-    from alignment.stages.reference_answers import agreed
-    from reward.rules import NEEDS_REFERENCE, RuleScorer
 
-    scorers: dict[str, Scorer] = {}
-    ids: dict[str, str] = {}
-    for name in settings.scorers:
-        answers = agreed(references, name, f"{context.stage}: scorers") if name in NEEDS_REFERENCE else None
-        try:
-            scorers[name] = RuleScorer(name, answers)
-        except ValueError as error:
-            raise DataError(f"{context.stage}: scorers: {error}") from error
-        ids[name] = f"rule {name}"
+    scorers = _rules(context.stage, settings.scorers, references)
+    ids = {name: f"rule {name}" for name in scorers}
     trained = {role: role.removeprefix(SCORER_ROLE) for role in context.inputs if role.startswith(SCORER_ROLE)}
     shared = settings.share_prefixes
     models = {
@@ -235,6 +246,21 @@ def _scorers(
     }
     digests = {name: context.input_digests[role] for role, name in trained.items()}
     return {**models, **scorers}, {**digests, **ids}, frozenset(models)
+
+
+def _rules(stage: str, names: Sequence[str], references: Mapping[str, str]) -> dict[str, Scorer]:
+    """Rules as judges. Raises DataError for references that contradict each other, or that a rule cannot read."""
+    from alignment.stages.reference_answers import agreed
+    from reward.rules import NEEDS_REFERENCE, RuleScorer
+
+    scorers: dict[str, Scorer] = {}
+    for name in names:
+        answers = agreed(references, name, f"{stage}: scorers") if name in NEEDS_REFERENCE else None
+        try:
+            scorers[name] = RuleScorer(name, answers)
+        except ValueError as error:
+            raise DataError(f"{stage}: scorers: {error}") from error
+    return scorers
 
 
 def _policy(context: RunContext, name: str, share: bool) -> tuple[Any, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from alignment.errors import RecipeError
+from alignment.errors import DataError, RecipeError
 from alignment.stages.on_policy import OnPolicySettings
-from alignment.stages.settings import one_end
+from alignment.stages.settings import Found, one_end
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 _BATCH = "answers are drawn for one step at a time: per_device_train_batch_size x gradient_accumulation_steps"
 _HELD_OUT = "nothing is held out here; put an `evaluate` stage after this one"
@@ -47,6 +50,10 @@ class GroupSettings(OnPolicySettings):
         one_end(self.trainer)
         return self
 
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        super().check_records(stage, role, found, spec)
+        check_enough(f"{spec.source} ({spec.split})", len(found.used), _answers(stage, self), self.num_generations)
+
     def trl_arguments(self) -> dict[str, Any]:
         """These settings as TRL's configs name them."""
         return {
@@ -64,7 +71,6 @@ class GroupSettings(OnPolicySettings):
 def check(stage: str, settings: GroupSettings) -> None:
     """Raises RecipeError for a `trainer:` key that cannot be, or a batch that does not hold whole groups."""
     from alignment.stages import train
-    from alignment.training.arguments import check_arguments
 
     for key in settings.trainer:
         if key in ELSEWHERE:
@@ -72,10 +78,27 @@ def check(stage: str, settings: GroupSettings) -> None:
         if key in type(settings).model_fields:
             raise RecipeError(f"{stage}.trainer.{key}: a setting of the stage; write it beside `trainer`, not in it")
     train.check(stage, settings.trainer)
-    given = train.DEFAULTS | check_arguments(stage, settings.trainer)
-    answers = given["per_device_train_batch_size"] * given.get("gradient_accumulation_steps", 1)
+    answers = _answers(stage, settings)
     if answers % settings.num_generations:
         raise RecipeError(
             f"{stage}.num_generations: {settings.num_generations} does not divide the {answers} answers of a step "
             "(per_device_train_batch_size x gradient_accumulation_steps)"
         )
+
+
+def check_enough(source: str, n_prompts: int, answers: int, group: int) -> None:
+    """Raises DataError where there are fewer prompts than a step takes, `group` of its `answers` to each."""
+    if n_prompts < answers // group:
+        raise DataError(
+            f"{source}: {n_prompts} prompts, but a step takes {answers // group} ({answers} answers, {group} to each); "
+            "lower per_device_train_batch_size"
+        )
+
+
+def _answers(stage: str, settings: GroupSettings) -> int:
+    """Of a step."""
+    from alignment.stages import train
+    from alignment.training.arguments import check_arguments
+
+    given = train.DEFAULTS | check_arguments(stage, settings.trainer)
+    return int(given["per_device_train_batch_size"] * given.get("gradient_accumulation_steps", 1))

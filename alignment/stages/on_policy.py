@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from alignment.lora import LoraSettings
 from alignment.stages.reference import no_dropout
-from alignment.stages.scoring import Reward, ScorerTerm, scorer_inputs, watch_inputs
-from alignment.stages.settings import DataNeed, Made, StageSettings, hand_off
+from alignment.stages.scoring import Reward, ScorerTerm, check_references, scorer_inputs, watch_inputs
+from alignment.stages.settings import DataNeed, Found, Made, StageSettings, hand_off
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 
 class OnPolicySettings(StageSettings):
@@ -45,3 +48,6 @@ class OnPolicySettings(StageSettings):
 
     def data_inputs(self) -> dict[str, DataNeed]:
         return {"train": DataNeed(self.data, self.split, "prompts")}
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        check_references(stage, found.records, spec, self.reward, self.watch)

@@ -16,10 +16,12 @@ from pydantic import Field, model_validator
 
 from alignment.errors import AlignmentError, RecipeError
 from alignment.runs import RunContext, StageResult
-from alignment.stages.scoring import ScorerTerm, load_scorer, scorer_inputs
-from alignment.stages.settings import DataNeed, Made, StageSettings, hand_off
+from alignment.stages.scoring import ScorerTerm, check_references, load_scorer, scorer_inputs
+from alignment.stages.settings import DataNeed, Found, Made, StageSettings, hand_off
+from reward.context import context_length
 
 if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
     from alignment.scorers import CheckedScorer
     from alignment.stages.prompts import Prompts
 
@@ -71,6 +73,9 @@ class OverOptimisationSettings(StageSettings):
 
     def data_inputs(self) -> dict[str, DataNeed]:
         return {"prompts": DataNeed(self.data, self.split, "prompts")}
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        check_references(stage, found.records, spec, self.gold)
 
 
 def check(stage: str, settings: OverOptimisationSettings) -> None:
@@ -223,8 +228,7 @@ def _answers(
     from alignment.training.rollouts import rollouts
 
     model, tokenizer = policy.load(context, None, settings.share_prefixes)
-    context_length = getattr(model.config, "max_position_embeddings", None)
-    lengths = ppo["max_prompt_length"], ppo["max_new_tokens"], context_length, ppo["long_prompts"]
+    lengths = ppo["max_prompt_length"], ppo["max_new_tokens"], context_length(model), ppo["long_prompts"]
     found = prompt_rows(context, "prompts", tokenizer, *lengths)
     n_prompts = len(found.rows)
     rows = window(found.rows, 0, settings.limit)

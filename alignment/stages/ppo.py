@@ -12,6 +12,7 @@ from alignment.stages.on_policy import OnPolicySettings
 from alignment.stages.settings import one_end
 from alignment.training.ppo_options import PPOOptions
 from alignment.training.vllm_options import VLLMOptions
+from reward.context import context_length
 
 if TYPE_CHECKING:
     from alignment.scorers import CheckedScorer
@@ -94,7 +95,7 @@ def run(context: RunContext, settings: PPOSettings) -> StageResult:
 
     args = _arguments(context, settings)
     model, tokenizer = policy.load(context, settings.peft, settings.share_prefixes)
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     prompts = prompt_rows(
         context,
         "train",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from alignment.lora import LoraSettings
+from alignment.preferences import steps
 from alignment.runs import RunContext, StageResult
 from alignment.stages.reward import check, fit, start
-from alignment.stages.settings import DataNeed, TrainingSettings
+from alignment.stages.settings import DataNeed, Found, TrainingSettings
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 __all__ = ["ProcessRewardSettings", "check", "run"]
 
@@ -34,6 +38,9 @@ class ProcessRewardSettings(TrainingSettings):
 
     def data_need(self, split: str) -> DataNeed:
         return DataNeed(self.data, split, "steps", {"label": self.label, "separator": self.separator})
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        steps.check_separable(found.used, self.separator)
 
 
 def run(context: RunContext, settings: ProcessRewardSettings) -> StageResult:

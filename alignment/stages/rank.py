@@ -16,10 +16,11 @@ from alignment.preferences.tally import counted_judgements, declined
 from alignment.preferences.views import plain, unusable
 from alignment.runs import DataUse, RunContext, StageResult
 from alignment.scorer_names import OVERALL
-from alignment.stages.scoring import Reward, scorer_inputs
-from alignment.stages.settings import DataNeed, Made, StageSettings
+from alignment.stages.scoring import Reward, check_references, scorer_inputs
+from alignment.stages.settings import DataNeed, Found, Made, StageSettings
 
 if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
     from alignment.stages.reference_answers import ReferenceAnswers
 
 RECORDS, REFERENCES = "records", "references"  # roles of the data sets
@@ -65,6 +66,10 @@ class RankSettings(StageSettings):
     def data_inputs(self) -> dict[str, DataNeed]:
         needs = {RECORDS: DataNeed(self.data, self.split, "prompts")}
         return needs if self.references is None else needs | {REFERENCES: DataNeed(self.references, "all", "prompts")}
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        if self.by == "scorer" and role == (RECORDS if self.references is None else REFERENCES):
+            check_references(stage, found.records, spec, self.reward)
 
     def awaited(self) -> dict[str, str]:
         return {} if self.judged is None else {"judged": self.judged}

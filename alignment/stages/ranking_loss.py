@@ -8,9 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from alignment.errors import DataError, nearest
 from alignment.runs import DataUse, RunContext
-from alignment.stages.settings import TrainingSettings
+from alignment.stages.settings import Found, TrainingSettings
 
 if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
     from alignment.training.objectives.rankings import RankingRow
 
 # The rows of reward.losses.RANKING_LOSSES, known without torch (a test holds them equal), and of the settings that not
@@ -49,6 +50,18 @@ class RankingLossSettings(TrainingSettings):
             raise ValueError("tie_parameter is rao_kupper's theta and must be above 1")
         return self
 
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        from reward.losses import KNOWS_TIES
+
+        if self.loss not in KNOWS_TIES and not any(any(row) for ranking in found.used for row in ranking.wins):
+            raise DataError(
+                f"{spec.source}: {stage}: the responses of all {len(found.used)} ranked records are tied, which "
+                f"teaches {self.loss} nothing; take a loss that knows ties: {', '.join(sorted(KNOWS_TIES))}"
+            )
+        stated = [margin for ranking in found.used for row in ranking.margins for margin in row if margin is not None]
+        if role == "train" and self.margin_scale is not None and not stated:
+            raise no_strength(spec.source)
+
     def options(self) -> dict[str, float]:
         """The loss's own options: what is set, and no margins unless asked for."""
         found = {own: getattr(self, name) for name, own in LOSSES[self.loss].items()}
@@ -77,5 +90,9 @@ def loss_rows(
     )
     stated = [np.isfinite(np.asarray(row["margins"], float)).any() for row in rows]
     if role == "train" and settings.margin_scale is not None and not any(stated):
-        raise DataError(f"{use.source}: no judgement states a strength, so margin_scale has no effect; leave it out")
+        raise no_strength(use.source)
     return rows, use
+
+
+def no_strength(source: str) -> DataError:
+    return DataError(f"{source}: no judgement states a strength, so margin_scale has no effect; leave it out")

@@ -102,23 +102,18 @@ def step_rows(
 ) -> tuple[list[StepRow], DataUse]:
     """Every response with labelled steps, and where its steps end; one that is too long is dropped, or an error.
 
-    Raises DataError, naming the record, for steps that would be others when the response is scored, which is split at
-    every separator.
+    Raises DataError, naming the record, as `check_separable` does.
     """
     from alignment.training.steps import encode_steps
     from alignment.training.tokens import LengthReport
 
     loaded = load(context, role)
     items, dropped = steps.labelled_steps(loaded.records, label, separator)
+    steps.check_separable(items, separator)
     rows: list[StepRow] = []
     report = LengthReport(max_length)
     for item in items:
         text = separator.join(item.steps)
-        if (again := steps.split_steps(text, separator)) != list(item.steps):
-            raise DataError(
-                f"record {item.record_id}: a step holds the separator {separator!r} or part of it at its edge, so that "
-                f"its {len(item.steps)} steps would be scored as {len(again)} others; give another separator"
-            )
         try:
             encoded = encode_steps(tokenizer, item.prompt, text, item.steps)
         except DataError as error:

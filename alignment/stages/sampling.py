@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -15,7 +15,12 @@ from alignment.preferences.record import Generator, Message, PreferenceRecord, R
 from alignment.runs import DataUse, RunContext
 from alignment.stages.empty_answers import is_empty
 from alignment.stages.prompts import PromptRow, Prompts, prompt_rows
-from alignment.stages.settings import DataNeed, Made, StageSettings, hand_off
+from alignment.stages.reference_answers import references
+from alignment.stages.settings import DataNeed, Found, Made, StageSettings, hand_off
+from reward.context import context_length
+
+if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
 
 PROMPTS = "prompts"  # the role of the data set
 
@@ -54,6 +59,9 @@ class SamplingSettings(StageSettings):
 
     def data_inputs(self) -> dict[str, DataNeed]:
         return {PROMPTS: DataNeed(self.data, self.split, "prompts")}
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        references(found.records, spec.criterion)  # of which the stage asks, too, whether the criterion is clear
 
 
 class Answers(NamedTuple):
@@ -119,7 +127,7 @@ def prepare(context: RunContext, settings: SamplingSettings) -> Asked:
     from alignment.stages import policy
 
     model, tokenizer = policy.load(context, None, False)
-    length = getattr(model.config, "max_position_embeddings", None)
+    length = context_length(model)
     found = prompt_rows(
         context, PROMPTS, tokenizer, settings.max_prompt_length, settings.max_new_tokens, length, settings.long_prompts
     )

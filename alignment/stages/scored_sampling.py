@@ -21,10 +21,11 @@ from alignment.stages.sampling import (
     prepare,
     sample_answers,
 )
-from alignment.stages.scoring import Reward, ScorerTerm, scorer_inputs
-from alignment.stages.settings import Made
+from alignment.stages.scoring import Reward, ScorerTerm, check_references, scorer_inputs
+from alignment.stages.settings import Found, Made
 
 if TYPE_CHECKING:
+    from alignment.preferences.sources import DataSpec
     from alignment.stages.judging import Scores
 
 
@@ -44,6 +45,9 @@ class ScoredSamplingSettings(SamplingSettings):
 
     def model_inputs(self, stage: str, earlier: list[Made]) -> dict[str, str]:
         return super().model_inputs(stage, earlier) | scorer_inputs(self.reward, stage, earlier)
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        check_references(stage, found.records, spec, self.reward)
 
 
 class Scored(NamedTuple):

@@ -16,6 +16,8 @@ from alignment.scorer_names import OVERALL, term_label
 from alignment.stages.settings import Made, hand_off
 
 if TYPE_CHECKING:
+    from alignment.preferences.record import PreferenceRecord
+    from alignment.preferences.sources import DataSpec
     from alignment.scorers import CheckedScorer, Term
     from alignment.stages.prompts import PromptRow
     from reward.scorer import Scorer
@@ -144,6 +146,22 @@ def load_watch(
     return CheckedScorer(_load(context, _watch_roles(watch), references, share)) if watch else None
 
 
+def check_references(
+    stage: str, records: Sequence[PreferenceRecord], spec: DataSpec, *scorers: Reward | Sequence[ScorerTerm]
+) -> None:
+    """Raises DataError for records without any reference answer, where a rule of `scorers` compares with one.
+
+    And, as the stage will, for judgements by several criteria of which none was chosen.
+    """
+    from alignment.stages.reference_answers import references
+    from reward.rules import NEEDS_REFERENCE
+
+    found = references(records, spec.criterion)
+    for term in (term for terms in scorers if not isinstance(terms, str) for term in terms):
+        if term.rule in NEEDS_REFERENCE and not found:
+            raise _no_reference(stage, term, spec.source)
+
+
 def check_prompts(rows: Sequence[PromptRow], *scorers: CheckedScorer | None, answer_tokens: int) -> None:
     """Raises, before anything is answered, as `CheckedScorer.check_prompts` for answers of so many tokens."""
     for scorer in scorers:
@@ -175,15 +193,18 @@ def _rule(context: RunContext, term: ScorerTerm, references: Mapping[str, str]) 
     rule, where = term.rule or "", f"{context.stage}: {term.label}"
     needs = rule in NEEDS_REFERENCE
     if needs and not references:
-        sources = ", ".join(spec.source for spec in context.data.values())
-        raise DataError(
-            f"{where}: rule {rule} compares with reference answers, and {sources} has none; use records "
-            "with a response by the generator `reference` or a best-ranked one, or another rule"
-        )
+        raise _no_reference(context.stage, term, ", ".join(spec.source for spec in context.data.values()))
     try:
         return RuleScorer(rule, agreed(references, rule, where) if needs else None, term.options)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def _no_reference(stage: str, term: ScorerTerm, sources: str) -> DataError:
+    return DataError(
+        f"{stage}: {term.label}: rule {term.rule} compares with reference answers, and {sources} has none; use records "
+        "with a response by the generator `reference` or a best-ranked one, or another rule"
+    )
 
 
 def _model(context: RunContext, ref: str, name: str, share: bool, options: Mapping[str, Any]) -> Scorer:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alignment.errors import RecipeError
+
+if TYPE_CHECKING:
+    from alignment.preferences.record import PreferenceRecord
+    from alignment.preferences.sources import DataSpec
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,15 @@ class DataNeed:
 
     source: str
     split: str
-    view: Literal["demonstrations", "heldout", "prompts", "rankings", "steps", "unpaired"] = "rankings"
+    view: Literal["demonstrations", "heldout", "pairs", "prompts", "rankings", "steps", "unpaired"] = "rankings"
     options: Mapping[str, str] = field(default_factory=dict)  # of the view
+
+
+class Found(NamedTuple):
+    """The records of a data set, and what a `DataNeed` makes of them: items of its view."""
+
+    records: Sequence[PreferenceRecord]
+    used: Sequence[Any]
 
 
 def hand_off(wanted: str, stage: str, earlier: list[Made], kind: str) -> str:
@@ -103,6 +114,12 @@ class StageSettings(BaseModel):
     def data_inputs(self) -> dict[str, DataNeed]:
         """Role -> data set this stage reads."""
         return {}
+
+    def check_records(self, stage: str, role: str, found: Found, spec: DataSpec) -> None:
+        """Raises DataError where a data set lacks, beyond its `DataNeed`, what this stage is sure to ask of it.
+
+        Asked before the first stage of a run trains. It may not be stricter than the stage, which knows lengths too.
+        """
 
     def files(self) -> dict[str, str]:
         """Role -> file or folder that the settings name besides data sets: what it holds is part of the stage's key."""

@@ -18,6 +18,7 @@ from alignment.stages.settings import TrainingSettings
 from alignment.training.arguments import check_arguments, training_arguments
 from alignment.training.checkpoints import discard_checkpoints, last_complete_checkpoint
 from alignment.training.objectives.objective import Objective
+from alignment.training.optimizers import check_warmup
 from alignment.training.progress import TIMINGS, ProgressLog
 from alignment.training.stopping import EarlyStop
 from alignment.training.trainer import ObjectiveTrainer
@@ -77,6 +78,9 @@ def check(stage: str, overrides: Mapping[str, Any], kind: type[TrainingArguments
     for key, (allowed, words) in RANGES.items():
         if key in given and not allowed(given[key]):
             raise RecipeError(f"{stage}.trainer.{key}: must be {words}, not {given[key]}")
+    if given.get("max_steps", -1) > 0:
+        schedule, warmup = given.get("lr_scheduler_type", ""), given.get("warmup_steps", 0)
+        check_warmup(f"{stage}.trainer", schedule, warmup, given["max_steps"])
     wanted = given.get("report_to", "none")
     for tracker in [wanted] if isinstance(wanted, str) else wanted:
         if tracker not in TRACKERS:

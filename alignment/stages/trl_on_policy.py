@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerState
 
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError
 from alignment.runs import RunContext, StageResult
 from alignment.runtime import quiet
 from alignment.stages import policy, train
 from alignment.stages.empty_answers import is_empty, refuse_silence
-from alignment.stages.groups import GroupSettings
+from alignment.stages.groups import GroupSettings, check_enough
 from alignment.stages.prompts import Prompts, prompt_rows
 from alignment.stages.sampling import stage_seed
 from alignment.stages.scoring import check_prompts, load_scorer, load_watch
@@ -21,6 +21,7 @@ from alignment.training.arguments import training_arguments
 from alignment.training.checkpoints import last_complete_checkpoint
 from alignment.training.progress import TIMINGS, ProgressLog
 from alignment.training.samples import SampleLog
+from reward.context import context_length
 
 if TYPE_CHECKING:
     from alignment.scorers import CheckedScorer
@@ -110,7 +111,7 @@ def run(context: RunContext, settings: GroupSettings, config: type[Any], trainer
         tokenizer,
         settings.max_prompt_length,
         settings.max_new_tokens,
-        getattr(model.config, "max_position_embeddings", None),
+        context_length(model),
         settings.long_prompts,
     )
     notes = _left_out(context, found, args)
@@ -160,12 +161,8 @@ def _arguments(context: RunContext, settings: GroupSettings, config: type[Any]) 
 
 def _left_out(context: RunContext, found: Prompts, args: Any) -> tuple[str, ...]:
     """How many prompts an epoch leaves out, for the result. Raises DataError when there are too few for a step."""
+    check_enough(found.use.source, len(found.rows), args.generation_batch_size, args.num_generations)
     per_step = args.generation_batch_size // args.num_generations
-    if len(found.rows) < per_step:
-        raise DataError(
-            f"{found.use.source}: {len(found.rows)} prompts, but a step takes {per_step} ({args.generation_batch_size} "
-            f"answers, {args.num_generations} to each); lower per_device_train_batch_size"
-        )
     rest = len(found.rows) % per_step
     if not rest:
         return ()

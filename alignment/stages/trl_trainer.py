@@ -25,6 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from alignment.errors import AlignmentError
 from alignment.stages.prompts import PromptRow
 from alignment.training.checkpoints import WholeCheckpoints
+from alignment.training.optimizers import WarmsUp
 from alignment.training.sampling import epoch_seed
 from alignment.training.stopping import was_over
 from alignment.training.trainer import START_TOLERANCE, START_TOLERANCE_LOW_PRECISION
@@ -57,7 +58,7 @@ class GroupSampler(Sampler[int]):
                 yield from (row for row in order[start : start + self._per_step] for _ in range(self._group))
 
 
-class OnPolicyTrainer(WholeCheckpoints):
+class OnPolicyTrainer(WholeCheckpoints, WarmsUp):
     """A mixin before TRL's RLOOTrainer or GRPOTrainer."""
 
     model: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignment.errors import RecipeError
 
@@ -29,6 +29,8 @@ PACKAGES = {
     "lion": "bitsandbytes",
     "ademamix": "bitsandbytes",
 }
+
+NO_WARMUP = frozenset({"constant", "reduce_lr_on_plateau", "greedy"})  # schedules that read no warm-up
 
 
 def check_optimizer(where: str, name: str) -> None:
@@ -57,3 +59,27 @@ def check_schedule(where: str, args: TrainingArguments) -> None:
             f"{where}: lr_scheduler_type {name} cannot be built with lr_scheduler_kwargs "
             f"{args.lr_scheduler_kwargs or {}}: {' '.join(str(error).split())}"
         ) from error
+
+
+def check_warmup(where: str, schedule: str, warmup: float, steps: int) -> None:
+    """Raises RecipeError for a warm-up of whole steps that a run of `steps` does not get beyond.
+
+    The learning rate has its value at the step after the warm-up (in one of transformers' schedules, with its last
+    step: refused where that is the run's last one, too). Below 1, `warmup` is a share of the run itself.
+    """
+    if int(warmup) >= max(steps, 1) and getattr(schedule, "value", schedule) not in NO_WARMUP:
+        raise RecipeError(
+            f"{where}.warmup_steps: {int(warmup)} steps of warm-up, but the run has {steps}: its learning rate would "
+            f"never get to its value; give fewer than {steps}, or a share of all steps, such as 0.05"
+        )
+
+
+class WarmsUp:
+    """A mixin before transformers' Trainer, which knows how long a run is when it makes its schedule."""
+
+    args: TrainingArguments
+
+    def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
+        """As the Trainer's. Raises RecipeError as `check_warmup`."""
+        check_warmup("trainer", self.args.lr_scheduler_type, self.args.warmup_steps, num_training_steps)
+        return super().create_scheduler(num_training_steps, *rest, **more)  # type: ignore[misc]

@@ -21,6 +21,7 @@ from alignment.training.actor_critic import ActorCritic
 from alignment.training.arguments import autocast
 from alignment.training.experience import Experience, experience
 from alignment.training.kl_control import AdaptiveKL, FixedKL
+from alignment.training.optimizers import check_warmup
 from alignment.training.ppo_batch import Prompt, Sampled, Sampling, Score, objective_metrics, sample_rows
 from alignment.training.ppo_options import PPOOptions
 from alignment.training.ppo_update import STARTS_OVER, Update
@@ -243,7 +244,9 @@ class PPOTrainer:
     # Optimizer and checkpoints
 
     def _optimizer_and_schedule(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Raises RecipeError as `check_warmup`."""
         args = self._args
+        check_warmup("trainer", args.lr_scheduler_type, args.warmup_steps, self.total_steps)
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, self.actor.model)
         decayed = [weight for weight in self._weights.values() if weight.ndim > 1]
         rest = [weight for weight in self._weights.values() if weight.ndim <= 1]

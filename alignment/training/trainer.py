@@ -28,6 +28,7 @@ from alignment.training.collate import Batch
 from alignment.training.finite import check_gradient, check_loss
 from alignment.training.metrics import Meter, measured_names
 from alignment.training.objectives.objective import Measured, Objective
+from alignment.training.optimizers import WarmsUp
 from alignment.training.prefix_sharing import shares_prefixes, unique_tokens
 from alignment.training.sampling import EpochSampler, Rows, check_shares, row_length
 from alignment.training.splitting import bound_trunk, check_records, padded_tokens, split_batch
@@ -40,7 +41,7 @@ START_TOLERANCE = 1e-4
 START_TOLERANCE_LOW_PRECISION = 0.05
 
 
-class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[misc]
+class ObjectiveTrainer(KeepsBest, WholeCheckpoints, WarmsUp, Trainer):  # type: ignore[misc]
     """Trains a model on an objective."""
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's weight; the Trainer must not divide again
@@ -114,7 +115,7 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, Trainer):  # type: ignore[mi
         """Trains from the start, or on from a checkpoint (see `last_complete_checkpoint`).
 
         Raises AlignmentError for rows that several processes cannot share evenly, a loss or gradient that is not
-        finite, and a start from something it must not start from.
+        finite, and a start from something it must not start from; RecipeError as `check_warmup`.
         """
         check_shares(len(self.train_dataset), self.args)
         self._train_meter.clear()

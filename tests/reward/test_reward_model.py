@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from reward.context import context_length
 from reward.ensemble import AGGREGATES
-from reward.model import RewardModel, context_length, head_rewards, sequence_rewards
+from reward.model import RewardModel, head_rewards, sequence_rewards
 from reward.scorer import Scorer
 
 # peft reads an attribute that transformers renamed
@@ -207,12 +208,3 @@ def test_the_longest_row_is_the_one_the_family_can_read(family: str, sizes: dict
     assert scorer.no_room([], limit) == f"{limit + 1} tokens with an answer of {limit}, limit {limit}"
     with pytest.raises(ValueError, match=f"{limit + 1} tokens with its prompt, limit {limit}"):
         scorer.score([[]], ["x" * limit])
-
-
-def test_the_limit_of_a_nested_config_is_that_of_its_text() -> None:
-    from transformers import AutoConfig
-
-    class Holder:
-        config = AutoConfig.for_model("gemma3", text_config={"max_position_embeddings": 77})
-
-    assert context_length(Holder()) == 77

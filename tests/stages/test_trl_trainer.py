@@ -12,6 +12,7 @@ import torch
 from tiny_groups import KINDS, SCORES, Given, drawn, trainer_of
 from torch import Tensor
 
+from alignment.errors import RecipeError
 from alignment.runtime import quiet
 
 OFTEN = [2, *range(3, 100)]  # tokens that end an answer: about a third of what the tiny model says
@@ -185,3 +186,11 @@ def test_a_log_of_several_steps_is_their_mean(kind: str, tiny_model_dir: Path, t
     assert len({log.get("objective/response_length") for log in each}) > 2
     assert whole["objective/kl"] == pytest.approx(sum(log["objective/kl"] for log in each) / 4, rel=1e-6)
     assert whole["objective/kl"] != pytest.approx(whole["kl"] * whole["objective/response_length"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_up_that_never_ends_is_refused(kind: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    slow = {"lr_scheduler_type": "linear", "warmup_steps": 3, "max_steps": 3}
+    trainer, _ = trainer_of(kind, tiny_model_dir, tmp_path, Given(SCORES), **slow)
+    with quiet(), pytest.raises(RecipeError, match=r"^trainer\.warmup_steps: 3 steps of warm-up, but the run has 3: "):
+        trainer.train()
