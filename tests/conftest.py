@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +17,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A busy machine is not a failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# Hundreds of tests call the command line in this process: its commands are read from their functions once.
+typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def pytest_collection_finish() -> None:
+    """Every training run collects garbage: it need not go through all that torch and transformers consist of."""
+    gc.collect()
+    gc.freeze()
+
 
 CHATML = (
     "{% for message in messages %}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_run import alignment, alignment_here, environment, recipe, write_recipe, write_records
+from tiny_run import alignment_anew, alignment_here, environment, recipe, start_anew, write_recipe, write_records
 
 from alignment.cli import main
 from alignment.preferences.record import Message, PreferenceRecord, Prompt, Response, dump
@@ -50,7 +49,7 @@ def error_line(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_help_names_every_command(folder: Path) -> None:
-    done = alignment(folder, "--help")
+    done = alignment_anew(folder, "--help")
     assert done.returncode == 0
     for command in ("run", "recipes", "models", "data", "env"):
         assert f" {command} " in done.stdout
@@ -134,19 +133,12 @@ def test_a_full_disk_during_a_checkpoint(folder: Path, tiny_model_dir: Path) -> 
     """The kernel refuses files over 40 kB, as a full disk would, in the middle of a checkpoint."""
     write_recipe(folder, tiny_model_dir, **ONLY_SFT)
 
-    def small_files() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "alignment.cli", "run", "tiny.yaml"],
-        cwd=folder,
-        env=environment(folder) | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        preexec_fn=small_files,
-        check=False,
-    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        done = alignment_here(folder, "run", "tiny.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1
     assert "no space left to write" in done.stderr
@@ -171,9 +163,7 @@ def test_a_model_without_chat_template_says_how_to_give_one(
 
 
 def test_a_stopped_run_says_that_it_resumes(folder: Path) -> None:
-    from tiny_run import start
-
-    process = start(folder, "run", "tiny.yaml")
+    process = start_anew(folder, "run", "tiny.yaml")
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)

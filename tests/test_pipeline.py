@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import alignment, alignment_here, stage_digests, start, training_log, write_recipe
+from tiny_run import alignment, alignment_anew, alignment_here, stage_digests, start, training_log, write_recipe
 
 pytestmark = pytest.mark.slow
 TRAINING: dict[str, Any] = {"evaluate": None, "report": None}  # what the tests of training leave out
@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> 
     """A folder with a finished run."""
     folder = tmp_path_factory.mktemp("run")
     write_recipe(folder, tiny_model_dir)
-    done = alignment(folder, "run", "tiny.yaml")
+    done = alignment_anew(folder, "run", "tiny.yaml")
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr == ""  # no library talks over us
     return folder
@@ -51,7 +51,7 @@ def test_a_run_leaves_models_results_and_a_report(finished: Path) -> None:
 
 def test_running_again_does_nothing_and_needs_no_torch(finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (finished / "registry").rglob("*") if p.is_file()}
-    again = alignment(finished, "run", "tiny.yaml")
+    again = alignment_anew(finished, "run", "tiny.yaml")
     assert again.returncode == 0
     assert "nothing to do, all 5 stages are finished" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in (finished / "registry").rglob("*") if p.is_file()}

@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import yaml
+from forked import Forked
 
 from alignment.preferences.record import Message, PreferenceRecord, Prompt, Response, dump
 from alignment.preferences.simulate import SimulatedAnnotator, judge
@@ -90,8 +91,21 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`alignment ...` as a user would start it, with its output kept."""
+def start(folder: Path, *arguments: str) -> Forked:
+    """`alignment ...` in a process that has torch already."""
+    return Forked(arguments, folder, environment(folder))
+
+
+def alignment(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs it to its end."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def start_anew(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`alignment ...` as a user would start it, with its output kept: seconds more, to read torch."""
     return subprocess.Popen(
         [sys.executable, "-m", "alignment.cli", *arguments],
         cwd=folder,
@@ -104,9 +118,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def alignment(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `alignment ...` to its end."""
-    process = start(folder, *arguments)
+def alignment_anew(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs that to its end."""
+    process = start_anew(folder, *arguments)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from report.fake_run import write_run
+from report.fake_suites import write_suites
 
 from alignment.report import Run, build_report, load_run
 
@@ -19,6 +20,13 @@ def run_dir(tmp_path: Path) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report folder of the same run."""
     run = write_run(tmp_path_factory.mktemp("built") / "quickstart")
+    return build_report(run, say=lambda line: None).parent
+
+
+@pytest.fixture(scope="session")
+def built_suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report folder of the run with results of every suite."""
+    run = write_suites(tmp_path_factory.mktemp("suites") / "quickstart")
     return build_report(run, say=lambda line: None).parent
 
 

@@ -8,18 +8,17 @@ import re
 from pathlib import Path
 
 import pytest
-from report.fake_suites import CATEGORIES, write_suites
+from report.fake_suites import CATEGORIES
 
-from alignment.report import Run, build_report, load_run
+from alignment.report import Run, load_run
 from alignment.report.beside import beside, reading, whole_table
 from alignment.report.suites import adjusted_p, p_words
 from alignment.report.tables import RECORD_FIELDS, methods, results_table, sections, to_csv
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = write_suites(tmp_path_factory.mktemp("beside") / "quickstart")
-    return build_report(run, say=lambda line: None).parent
+def report(built_suites: Path) -> Path:
+    return built_suites
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report.fake_suites import write_suites
-
-from alignment.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -36,11 +33,9 @@ document.getElementById("report").onload = event => {{
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("suites", [False, True])
-def test_no_sideways_scrolling(width: int, suites: bool, built: Path, tmp_path: Path) -> None:
-    page = built
-    if suites:
-        page = build_report(write_suites(tmp_path / "quickstart"), say=lambda line: None).parent
+@pytest.mark.parametrize("report", ["built", "built_suites"])
+def test_no_sideways_scrolling(width: int, report: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    page: Path = request.getfixturevalue(report)
     frame = tmp_path / "frame.html"
     frame.write_text(FRAME.format(source=(page / "index.html").as_uri(), width=width))
     done = subprocess.run(

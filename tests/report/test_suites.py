@@ -10,7 +10,7 @@ import pytest
 from report.fake_suites import TASKS, write_suites
 
 from alignment.evaluation.statistics import holm
-from alignment.report import Run, build_report, load_run
+from alignment.report import Run, load_run
 from alignment.report.forgetting import matrix
 from alignment.report.frontier_figure import frontier_drawings, not_shown
 from alignment.report.suites import adjusted_p, lines, p_text
@@ -18,9 +18,8 @@ from alignment.report.tables import sections
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = write_suites(tmp_path_factory.mktemp("suites") / "quickstart")
-    return build_report(run, say=lambda line: None).parent
+def report(built_suites: Path) -> Path:
+    return built_suites
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 
 from alignment.training.checkpoints import MARKER, last_complete_checkpoint
 from tests.training.killable_ppo import STEPS, run_of
@@ -20,11 +19,10 @@ def killed(model: Path, folder: Path, where: str) -> None:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(SCRIPT.parents[2]),
-        "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, str(SCRIPT), str(model), str(folder), where, str(KILLED_AT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    process = Forked((str(SCRIPT), str(model), str(folder), where, str(KILLED_AT)), folder, environment)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, err[-3000:]
 
 
 @pytest.fixture(scope="module")

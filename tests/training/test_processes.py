@@ -4,12 +4,11 @@ import importlib.util
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -28,14 +27,12 @@ def test_two_processes_equal_one(tiny_model_dir: Path, tmp_path: Path) -> None:
         environment = {
             **os.environ, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3])), "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3])),
         }  # fmt: skip
-        command = [sys.executable, str(SCRIPT), str(tiny_model_dir), str(tmp_path / "two")]
-        ranks.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
+        command = (str(SCRIPT), str(tiny_model_dir), str(tmp_path / "two"))
+        ranks.append(Forked(command, tmp_path, environment))
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in ranks]
+        outputs = ["".join(process.communicate(timeout=240)) for process in ranks]
     finally:
         for process in ranks:
             process.kill()

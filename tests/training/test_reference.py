@@ -1,13 +1,12 @@
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from torch import Tensor
 
 from alignment.errors import AlignmentError, DataError, StorageError
@@ -142,15 +141,11 @@ assert said == [], said
 
 @pytest.mark.slow
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), f"ready-{n}", str(n)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for n in range(2)
-    ]  # fmt: skip
-    outputs = [writer.communicate(timeout=120)[0] for writer in writers]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER, encoding="utf-8")
+    writers = [Forked((str(script), str(tmp_path), f"ready-{n}", str(n)), tmp_path, environment) for n in range(2)]
+    outputs = [writer.communicate(timeout=120) for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0], outputs
     rows = [Encoded([i % 7], [i, i + 1], [1, 1]) for i in range(60)]
     for turn in range(3):

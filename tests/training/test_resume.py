@@ -4,13 +4,12 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 
 from alignment.training.checkpoints import last_complete_checkpoint
 
@@ -23,15 +22,13 @@ pytestmark = [
 SCRIPT = Path(__file__).with_name("killable_run.py")
 
 
-def start_to_be_killed(*words: object) -> subprocess.Popen[str]:
+def start_to_be_killed(*words: object) -> Forked:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(SCRIPT.parents[2]),
-        "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Forked((str(SCRIPT), *map(str, words)), SCRIPT.parent, environment)
 
 
 def run_to_the_end(model: Path, folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], Any, int | None]:
@@ -77,7 +74,7 @@ def test_a_killed_run_resumes_bit_for_bit(
     process = start_to_be_killed(tiny_model_dir, killed, kind, kill_where, kill_at)
     expected, state, began = run_to_the_end(tiny_model_dir, whole, kind)
     assert began == 0
-    output, _ = process.communicate(timeout=300)
+    _, output = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, output[-3000:]
     assert {path.name for path in killed.glob("checkpoint-*")} == left
 

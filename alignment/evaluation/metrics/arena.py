@@ -140,7 +140,7 @@ def _resampled(battles: Sequence[Battle], names: Sequence[str], start: Floats, s
         some = min(_AT_A_TIME, RESAMPLES - done)
         times = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(some)])
         drawn = (times.astype(float) @ points).reshape(some, size, size)
-        if not all(_connected(table) for table in drawn):
+        if not _connected(drawn):
             return None, "no interval: on some resamples a strength is infinite"
         found.append(_fit_many(drawn, start))
     return np.concatenate(found), f"percentile bootstrap over prompts, {RESAMPLES} resamples"
@@ -175,10 +175,23 @@ def _tables(battles: Sequence[Battle], names: Sequence[str]) -> tuple[Floats, Fl
 
 
 def _connected(points: Floats) -> bool:
-    """Whether from every model a chain of points leads to every other."""
-    from scipy.sparse.csgraph import connected_components
+    """Whether in each of the tables (..., size, size) a chain of points leads from every model to every other.
 
-    return int(connected_components(points, directed=True, connection="strong")[0]) == 1
+    That is: from the first model to every other, and from every other to the first.
+    """
+    import numpy as np
+
+    for beats in (points > 0, np.swapaxes(points > 0, -1, -2)):
+        steps = beats.astype(np.float32)  # matrix products of booleans are slow
+        reached = np.zeros((*points.shape[:-2], 1, points.shape[-1]), bool)
+        reached[..., 0] = True
+        for _ in range(points.shape[-1] - 1):
+            if reached.all():
+                break
+            reached |= reached.astype(np.float32) @ steps > 0
+        if not reached.all():
+            return False
+    return True
 
 
 def _fit(wins: Floats, ties: Floats) -> tuple[Floats, float]:

@@ -132,10 +132,15 @@ def statistic_interval(
     if len(groups) < min(n, _CLUSTERS_OF_ANY):
         return Interval(value, None, None, f"{name}; too few clusters ({len(groups)}) to resample: no interval", n)
     rng = np.random.default_rng(seed)
+    items = np.concatenate(groups)
+    sizes = np.asarray([len(group) for group in groups])
+    starts = np.cumsum(sizes) - sizes  # of each group in `items`
     found = []
     for _ in range(RESAMPLES if len(groups) > 1 else 0):
         drawn = rng.integers(0, len(groups), len(groups))
-        found.append(statistic(np.concatenate([groups[i] for i in drawn])))
+        ends = np.cumsum(sizes[drawn])
+        shift = np.repeat(starts[drawn] - ends + sizes[drawn], sizes[drawn])
+        found.append(statistic(items[shift + np.arange(ends[-1])]))
     without: list[float | None] = [0.0]
     if bootstrap == "bca" and found:
         without = [statistic(np.concatenate([*groups[:i], *groups[i + 1 :]])) for i in range(len(groups))]

@@ -5,7 +5,8 @@ A cell without a p-value (None) was not tested: it stays None and does not count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 
 PValues = Sequence[float | None]
 
@@ -15,7 +16,9 @@ def holm(p_values: PValues) -> list[float | None]:
 
     Raises ValueError for a p-value outside 0..1.
     """
-    return _adjusted(p_values, "holm")
+    order = _ascending(p_values)
+    found = accumulate(((len(order) - i) * p for i, (p, _) in enumerate(order)), max)
+    return _in_place(p_values, order, found)
 
 
 def benjamini_hochberg(p_values: PValues) -> list[float | None]:
@@ -23,7 +26,10 @@ def benjamini_hochberg(p_values: PValues) -> list[float | None]:
 
     Raises ValueError for a p-value outside 0..1.
     """
-    return _adjusted(p_values, "fdr_bh")
+    order = _ascending(p_values)
+    m = len(order)
+    found = accumulate((order[j - 1][0] / (j / m) for j in range(m, 0, -1)), min)
+    return _in_place(p_values, order[::-1], found)
 
 
 CORRECTIONS: Mapping[str, Callable[[PValues], list[float | None]]] = {
@@ -32,11 +38,16 @@ CORRECTIONS: Mapping[str, Callable[[PValues], list[float | None]]] = {
 }
 
 
-def _adjusted(p_values: PValues, method: str) -> list[float | None]:
-    from statsmodels.stats.multitest import multipletests
-
-    tested = [p for p in p_values if p is not None]
-    if any(not 0 <= p <= 1 for p in tested):
+def _ascending(p_values: PValues) -> list[tuple[float, int]]:
+    """The p-values of tested cells with their places."""
+    tested = sorted((float(p), place) for place, p in enumerate(p_values) if p is not None)
+    if any(not 0 <= p <= 1 for p, _ in tested):
         raise ValueError("a p-value is in 0..1")
-    adjusted = iter(multipletests(tested, method=method)[1] if tested else ())
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    return tested
+
+
+def _in_place(p_values: PValues, order: Sequence[tuple[float, int]], found: Iterable[float]) -> list[float | None]:
+    adjusted: list[float | None] = [None] * len(p_values)
+    for (_, place), p in zip(order, found, strict=True):
+        adjusted[place] = min(1.0, p)
+    return adjusted

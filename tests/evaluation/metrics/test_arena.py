@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from alignment.evaluation.metrics.arena import ANCHOR, ELO, Battle, bradley_terry, davidson, elo_table
 
@@ -107,6 +108,22 @@ def test_no_finite_strength() -> None:
     assert davidson(fought(3, 0, 2)).beta is None  # b never won: the odds of a win grow for ever
     assert all(found.value is None for found in elo_table(fought(3, 0), seed=0).values())
     assert "never lost" in elo_table(fought(3, 0), seed=0)["a"].method
+
+
+def test_strengths_are_finite_where_scipy_finds_one_strong_component() -> None:
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        n = int(rng.integers(2, 8))
+        cycle = [(i, (i + 1) % n) for i in range(n)]  # the longest way round, some of it missing
+        met = [pair for pair in cycle if rng.random() < 0.95] + [tuple(rng.choice(n, 2, replace=False))]
+        table = np.zeros((n, n))
+        for i, j in met:
+            table[i, j] = 1
+        names = sorted({name for pair in met for name in pair})
+        one = connected_components(table[np.ix_(names, names)], directed=True, connection="strong")[0] == 1
+        assert (bradley_terry([Battle(str(i), str(j), 1.0) for i, j in met]).beta is not None) == one
+        seen.add((one, n))
+    assert len(seen) == 12
 
 
 def test_ties_only_and_one_battle() -> None:

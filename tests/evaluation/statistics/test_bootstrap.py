@@ -200,6 +200,18 @@ def test_resamples_that_agree_up_to_rounding_are_no_interval() -> None:
     assert (rare.value, rare.low, rare.high) == (0.0, None, None)
 
 
+@pytest.mark.parametrize("clusters", [None, list("abacadbeafag"), list("gfedcbabcdef")])
+def test_a_resample_is_the_members_of_the_clusters_drawn(clusters: list[str] | None) -> None:
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(clusters or "abcdefghijkl"):
+        groups.setdefault(name, []).append(place)
+    members, rng = list(groups.values()), np.random.default_rng(3)
+    drawn: list[list[int]] = []
+    statistic_interval(lambda items: drawn.append(items.tolist()) or 0.0, 12, clusters, seed=3, name="none")
+    expected = [[i for g in rng.integers(0, len(members), len(members)) for i in members[g]] for _ in range(2000)]
+    assert drawn == [list(range(12)), *expected]
+
+
 def test_any_statistic_with_clusters() -> None:
     data = np.array(VALUES)
     found = statistic_interval(lambda drawn: float(data[drawn].mean()), len(data), seed=7, name="mean")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import alignment
+from tiny_run import alignment_anew
 
 from alignment.errors import DataError
 from alignment.preferences import views
@@ -83,7 +83,9 @@ def test_it_is_a_source_of_a_recipe_and_of_the_command_line(real_data: Path, tmp
     assert loaded.n_records == 20
     lines = path.read_text(encoding="utf-8").splitlines()[:50]
     (tmp_path / "some.jsonl").write_text("\n".join([*lines, '{"question": "Why?", "answer": "So."}']) + "\n")
-    done = alignment(tmp_path, "data", "import", "gsm8k", "some.jsonl", "--out", "records.jsonl", "--dataset", "gsm8k")
+    done = alignment_anew(
+        tmp_path, "data", "import", "gsm8k", "some.jsonl", "--out", "records.jsonl", "--dataset", "gsm8k"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "rows read 51, taken 50, refused 1\n  1 refused: the solution has no number behind ####" in done.stdout
     records = read_records(tmp_path / "records.jsonl")
