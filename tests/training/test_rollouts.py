@@ -1,7 +1,6 @@
 """Rollouts against a loop by hand without cache, batches or shared prompts, and against the update's log-probs."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny_decoders import decoder
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from alignment.errors import DataError, ModelError
-from alignment.generation.decode import prefill
-from alignment.generation.kv_cache import grows_in_place
 from alignment.generation.merged import merged_adapters
 from alignment.training import prefix_sharing
 from alignment.training.logprobs import scored_states, token_logprobs
-from alignment.training.prefix_sharing import SUPPORTED, share_prefixes
-from alignment.training.rollouts import Rollout, _last_states, rollouts
-from alignment.training.shared_prefill import shared_prefill
+from alignment.training.prefix_sharing import share_prefixes
+from alignment.training.rollouts import Rollout, rollouts
 
 # peft reads an attribute that transformers renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -221,25 +216,6 @@ def test_prompts_that_begin_alike_run_as_a_forest(llama: Any, tokenizer: Any, ru
         close(rollouts(llama, tokenizer, PROMPTS, **settings), expected)
         assert run_tokens[: len(prefills)] == prefills
         assert run_tokens[len(prefills)] == 3 * len(PROMPTS)  # and now they decode
-
-
-@pytest.mark.parametrize("family", SUPPORTED)
-def test_a_forest_goes_on_as_padded_prompts_do(family: str) -> None:
-    made = decoder(family).eval()
-    made.config.sliding_window = None  # Mistral's: a cache of another kind
-    assert grows_in_place(made)
-    forward = partial(_last_states, made)
-    with torch.no_grad():
-        padded_start = prefill(forward, made, PROMPTS)
-        share_prefixes(made)
-        start = shared_prefill(made, PROMPTS)
-        torch.testing.assert_close(start.output, padded_start.output, rtol=1e-4, atol=1e-5)
-        ids = torch.arange(3, 3 + len(PROMPTS))[:, None]
-        outputs = []
-        for _, cache, mask, positions in (padded_start, start):
-            longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
-            outputs.append(forward(ids, longer, positions + 1, cache))
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_end_leave_the_batch(llama: Any, tokenizer: Any, run_tokens: list[int]) -> None:
