@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # where sampling runs on bf16 weights, 0.0004 to 0.003 on tiny models and about 0.015 on small ones.
 START_GAP = 1e-3
 START_GAP_LOW_PRECISION = 0.05
-LOOKED_BACK = 4  # answers that the guard sees again after the last step of an update: those to its shortest prompts
+LOOKED_BACK = 4  # answers that the guard sees again after the last step of an update
 # A recipe that was changed is another stage.
 STARTS_OVER = "changed settings start the stage over, unchanged ones stop at this step again"
 
@@ -108,7 +108,7 @@ class Update:
             self._step()
             first, steps = False, steps + 1
         if not stopped:  # else the last mini-batch has seen what the steps before it made of the policy
-            self._look_back(exp, sorted(chosen, key=lambda i: len(exp.rows[i].prompt_ids))[:LOOKED_BACK])
+            self._look_back(exp, chosen[:LOOKED_BACK])
         return {
             "policy/approxkl_avg": every.mean("approxkl"),
             "policy/clipfrac_avg": every.mean("clipped"),
