@@ -82,7 +82,7 @@ def _prefill(
 
 def _shared(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with; each keeps one of its own, which its output comes from."""
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in lexicographic order nothing lies further apart
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # of all, these have least in common
     most = min(len(prompt) for prompt in prompts) - 1
     return next((place for place in range(most) if first[place] != last[place]), most)
 
