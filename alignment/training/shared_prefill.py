@@ -17,7 +17,7 @@ from alignment.generation.kv_cache import filled_cache
 from alignment.training.prefix_sharing import check_rows, run_tree
 from alignment.training.prefix_tree import build_trees
 
-TOKENS_PER_PASS = 8192  # without gradients a pass holds one layer's activations
+TOKENS_PER_PASS = 8192  # without gradients a pass holds one layer's activations, and all keys and values
 
 
 def shared_prefill(causal: Any, prompts: Sequence[Sequence[int]]) -> Prefilled:

@@ -69,6 +69,14 @@ def test_what_is_said_beside_is_the_same_and_has_a_gradient_when_asked_for(learn
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_frozen_head_without_a_scored_token_gives_zeros_with_a_gradient() -> None:
+    model, batch = frozen_head(*HEADS[0]), batch_of()
+    batch["completion_mask"] = torch.zeros_like(batch["completion_mask"])
+    found = token_logprobs(model, batch)
+    assert not found.any()
+    assert not any(gradient.any() for gradient in trunk_gradients(model, found.sum()))
+
+
 def test_hits_beside_a_frozen_head() -> None:
     model, batch = frozen_head(*HEADS[0]), batch_of()
     logps, found = token_logprobs_and_hits(model, batch, chunk_tokens=4)
