@@ -85,6 +85,19 @@ def check_records(
             raise _too_large(row["id"], found, max_tokens)
 
 
+def check_context(rows: Sequence[Mapping[str, Any]], limit: int | None) -> None:
+    """Raises DataError for the first record with a row of more tokens than a model reads at once (None: no end)."""
+    if limit is None:
+        return
+    for row in rows:
+        longest = max((len(encoded) for encoded in encoded_in(row)), default=0)
+        if longest > limit:
+            raise DataError(
+                f"record {row['id']}: {longest} tokens, but the model reads {limit} at once; set max_length to {limit} "
+                "or less, or take a model that reads more"
+            )
+
+
 def bound_trunk(model: Any, accumulation_steps: int, processes: int, max_tokens: int | None) -> None:
     """For a loss that couples the records of its batch: lets the trunk run at most `max_tokens` at a time.
 

@@ -31,8 +31,9 @@ from alignment.training.objectives.objective import Measured, Objective
 from alignment.training.optimizers import WarmsUp
 from alignment.training.prefix_sharing import shares_prefixes, unique_tokens
 from alignment.training.sampling import EpochSampler, Rows, check_shares, row_length
-from alignment.training.splitting import bound_trunk, check_records, padded_tokens, split_batch
+from alignment.training.splitting import bound_trunk, check_context, check_records, padded_tokens, split_batch
 from alignment.training.stopping import KeepsBest, was_over
+from reward.context import context_length
 
 PENDING_METRICS = "pending_metrics.json"  # in a checkpoint: what was measured since the last log
 
@@ -74,7 +75,7 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, WarmsUp, Trainer):  # type: 
         Raises:
             AlignmentError: several GPUs visible to one process.
             RecipeError: for coupled records gradient accumulation, other processes, or a bound without shared prefixes.
-            DataError: a record that does not fit into one forward pass.
+            DataError: a record that does not fit into the model's context, or into one forward pass.
             ValueError: a row without one of the objective's columns.
         """
         rows = [*train_rows, *(eval_rows or ())]
@@ -82,6 +83,7 @@ class ObjectiveTrainer(KeepsBest, WholeCheckpoints, WarmsUp, Trainer):  # type: 
             missing = [column for column in objective.columns if column not in row]
             if missing:
                 raise ValueError(f"row {row.get('id')} has no {', '.join(missing)}")
+        check_context(rows, context_length(model))
         if args.n_gpu > 1:
             raise AlignmentError(
                 f"{args.n_gpu} GPUs are visible to one process; show it one with CUDA_VISIBLE_DEVICES=0 (a script of "

@@ -186,7 +186,8 @@ def test_a_reward_model_of_a_shorter_context_is_found_before_anything_is_sampled
     model.save_pretrained(short)
     AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(short)
     step = {"max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no"}
-    before = [{"reward": {"data": "prefs", "model": f"path:{short}", "trainer": step}}]
+    cut = {"max_length": 42, "truncation": "keep_start"}
+    before = [{"reward": {"data": "prefs", "model": f"path:{short}", "trainer": step, **cut}}]
     monkeypatch.setattr(PPOTrainer, "sample", lambda self, step: pytest.fail("a step was sampled"))
     with pytest.raises(DataError, match=r"^prompt \w+: scorer reward: \d+ tokens with an answer of 6, limit 42; lower"):
         run(tmp_path, tiny_model_dir, [*before, *half_way(reward="auto", model="base")])

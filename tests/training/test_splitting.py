@@ -12,7 +12,7 @@ from alignment.errors import DataError
 from alignment.training.objectives.pairs import collate_pairs
 from alignment.training.objectives.rankings import collate_rankings
 from alignment.training.prefix_sharing import unique_tokens
-from alignment.training.splitting import PADDED_PER_TOKEN, check_records, padded_tokens, split_batch
+from alignment.training.splitting import PADDED_PER_TOKEN, check_context, check_records, padded_tokens, split_batch
 from alignment.training.tokens import Encoded
 
 PAD = 9
@@ -139,3 +139,11 @@ def test_a_record_that_is_too_large_is_named_with_its_size_and_the_key() -> None
     check_records(rows, lambda some: collate_rankings(some, PAD), 17, unique_tokens)
     with pytest.raises(DataError, match="record r1: 17 tokens"):
         check_records(rows, lambda some: collate_rankings(some, PAD), 16, unique_tokens)
+
+
+def test_a_record_beyond_what_a_model_reads_is_named_with_both_lengths_and_the_key() -> None:
+    rows = rankings([[1, 1], [2, 9, 4], [1, 1]])
+    check_context(rows, 11)
+    check_context(rows, None)
+    with pytest.raises(DataError, match=r"record r1: 11 tokens, but the model reads 10 at once; set max_length to 10"):
+        check_context(rows, 10)

@@ -9,7 +9,7 @@ import torch
 from tiny_trainer import PAD, encoded, gradient_of_first_step, pair_rows, policy, trainer_of
 from transformers import TrainingArguments
 
-from alignment.errors import AlignmentError, StorageError
+from alignment.errors import AlignmentError, DataError, StorageError
 from alignment.training.checkpoints import MARKER, last_complete_checkpoint
 from alignment.training.finite import check_loss
 from alignment.training.metrics import Meter, measured_names, term
@@ -45,6 +45,17 @@ def test_the_last_smaller_step_weighs_its_own_rows(tiny_model_dir: Path, tmp_pat
     )
     trainer.train()
     assert [log["loss"] for log in trainer.state.log_history if "loss" in log] == pytest.approx([math.log(2)] * 2)
+
+
+def test_rows_beyond_the_context_stop_training_before_it_begins(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = policy(tiny_model_dir)
+    rows = pair_rows(3, model)
+    longest = max(len(row[side]) for row in rows for side in ("chosen", "rejected"))
+    model.config.max_position_embeddings = longest - 1
+    with pytest.raises(DataError, match=f"{longest} tokens, but the model reads {longest - 1} at once"):
+        trainer_of(tiny_model_dir, tmp_path, rows, model=model)
+    model.config.max_position_embeddings = longest
+    trainer_of(tiny_model_dir, tmp_path, rows, model=model)
 
 
 def test_prompts_of_a_reward_model_weigh_the_same_in_any_split(tiny_model_dir: Path, tmp_path: Path) -> None:
