@@ -22,7 +22,7 @@ from alignment.report.paper import all_tables, study_name
 from alignment.report.policy import groups, kl_target, measured, shown_answers
 from alignment.report.policy_figures import figure_name
 from alignment.report.reward import reward_quality, told
-from alignment.report.suites import SUITES, TITLES, adjusted_p, by_line, lines, p_text, why
+from alignment.report.suites import SUITES, TITLES, adjusted_p, against, by_line, from_several, lines, p_text, why
 from alignment.report.tables import by_metric, methods, primary, sections, training_scorers
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ def _environment() -> Environment:
         subject=display.subject,
         scorer=display.scorer,
         count=display.count,
+        against=against,
         by_line=by_line,
+        from_several=from_several,
         beside=beside,
         reading=reading,
         p_text=p_text,

@@ -84,6 +84,16 @@ def by_line(found: Iterable[Line]) -> list[tuple[str, list[Line]]]:
     return list(grouped.items())
 
 
+def against(found: Iterable[Line]) -> str:
+    """The models that the changes of these lines are from."""
+    return " or ".join(dict.fromkeys(str(line.change.compared_to) for line in found if line.change is not None))
+
+
+def from_several(found: Sequence[Line]) -> bool:
+    """Whether a metric has to say for itself which model its changes are from."""
+    return len({line.change.compared_to for line in found if line.change is not None}) > 1
+
+
 def level_name(result: EvalResult) -> str:
     """The metric that a difference is of, as its benchmark names it; a level is its own."""
     head, slash, by = result.metric.partition("/")
@@ -93,18 +103,20 @@ def level_name(result: EvalResult) -> str:
 def suite_table(suite: str, caption: str, results: Sequence[EvalResult], whole: Sequence[EvalResult]) -> Table | None:
     """The lines as a paper's table, if there are any; `whole`: all results of the run, all of whose tests count."""
     holm, bh = (adjusted_p(whole, correction) for correction in ("Holm", "Benjamini-Hochberg"))
-    rows, records, last = [], [], ""
+    rows, records = [], []
     shown_lines = lines(results, holm)
     if not shown_lines:
         return None
-    for line in shown_lines:
-        rows.append((line.metric if line.metric != last else "", line.model, *_level(line), *_change(line)))
-        last = line.metric
-        for result in filter(None, (line.level, line.change)):
-            corrected = {"p_holm": holm.get(id(result)), "p_benjamini_hochberg": bh.get(id(result))}
-            records.append(result_record(result) | corrected)
+    several = from_several(shown_lines)
+    for metric, members in by_line(shown_lines):
+        named = f"{metric} (change from {against(members)})" if several and against(members) else metric
+        for index, line in enumerate(members):
+            rows.append(("" if index else named, line.model, *_level(line), *_change(line)))
+            for result in filter(None, (line.level, line.change)):
+                corrected = {"p_holm": holm.get(id(result)), "p_benjamini_hochberg": bh.get(id(result))}
+                records.append(result_record(result) | corrected)
     header = ("Metric", "Model", "Value", "95% interval", "n", "Change", "95% interval", "p (Holm)")
-    small = f" Change: from the model it was compared with, over the same items; {MARK} Holm-adjusted p < {LEVEL:g}."
+    small = f" Change: from {against(shown_lines)}, over the same items; {MARK} Holm-adjusted p < {LEVEL:g}."
     fields = (*RECORD_FIELDS, "p_holm", "p_benjamini_hochberg")
     return Table(f"suite_{suite}", caption + "." + small, header, "llrrrrrr", tuple(rows), tuple(records), fields)
 

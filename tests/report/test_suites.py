@@ -13,7 +13,7 @@ from alignment.evaluation.statistics import holm
 from alignment.report import Run, load_run
 from alignment.report.forgetting import matrix
 from alignment.report.frontier_figure import frontier_drawings, not_shown
-from alignment.report.suites import adjusted_p, lines, p_text
+from alignment.report.suites import adjusted_p, from_several, lines, p_text, suite_table
 from alignment.report.tables import sections
 
 
@@ -38,6 +38,22 @@ def test_levels_and_changes_stand_on_one_line(run: Run) -> None:
     assert found[2].change is not None
     assert (found[2].level.value, found[2].change.value) == (63.2, pytest.approx(-28.0))
     assert p_text(found[0]) == ""
+
+
+def test_a_reader_is_told_which_model_changes_are_from(report: Path, run: Run) -> None:
+    assert "and its change from base over the same items" in (report / "index.html").read_text(encoding="utf-8")
+    assert "Change: from base, over the same items" in (report / "tables" / "suite_safety.tex").read_text("utf-8")
+    results = sections(run.results)["safety"]
+    first = next(r for r in results if r.compared_to)
+    mixed = [r.model_copy(update={"compared_to": "sft"}) if r is first else r for r in results]
+    table = suite_table("safety", "Safety", mixed, mixed)
+    assert table is not None
+    assert "Change: from sft or base, over the same items" in table.caption
+    named = [row[0] for row in table.rows if "(change from" in row[0]]
+    assert [name.partition(" (")[2] for name in named if "from sft" in name] == ["change from sft or base)"]
+    assert any(name.endswith(" (change from base)") for name in named)
+    assert from_several(lines(mixed, {}))
+    assert not from_several(lines(results, {}))
 
 
 def test_p_values_are_corrected_over_every_test_of_the_page_once(run: Run) -> None:
