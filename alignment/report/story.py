@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alignment.evaluation.forgetting import NAME as FORGETTING
 from alignment.evaluation.result import EvalResult
 from alignment.report.display import count, null_value, scorer, shown, subject, verdict
 from alignment.report.load import Run, Stage
@@ -92,8 +93,16 @@ def summary(run: Run) -> list[Sentence]:
     results = [r for r in primary(run.results) if r.value is not None]
     own = training_scorers(run)
     order = {name: index for index, name in enumerate(run.models)}
-    compared = [r for r in results if null_value(r) is not None]
-    compared.sort(key=lambda r: (scorer(r) in own, -order[r.model], order.get(r.compared_to or "", 0)))
+    # a mean over one benchmark is what that benchmark says
+    compared = [r for r in results if null_value(r) is not None and not (r.benchmark == FORGETTING and r.n_scored == 1)]
+    compared.sort(
+        key=lambda r: (
+            scorer(r) in own,
+            -order[r.model],
+            r.benchmark == FORGETTING,
+            order.get(r.compared_to or "", 0),
+        )
+    )
     sentences = [Sentence("", _trained(run))]
     for name, members in by_metric(compared[:COMPARISONS]):
         warning = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from alignment.evaluation.statistics import holm
 from alignment.report import Run, load_run
 from alignment.report.forgetting import matrix
 from alignment.report.frontier_figure import frontier_drawings, not_shown
+from alignment.report.story import summary
 from alignment.report.suites import adjusted_p, from_several, lines, p_text, suite_table
 from alignment.report.tables import sections
 
@@ -54,6 +56,18 @@ def test_a_reader_is_told_which_model_changes_are_from(report: Path, run: Run) -
     assert any(name.endswith(" (change from base)") for name in named)
     assert from_several(lines(mixed, {}))
     assert not from_several(lines(results, {}))
+
+
+def test_the_summary_begins_with_win_rates_and_leaves_out_a_mean_of_one_benchmark(run: Run) -> None:
+    mean = next(r for r in run.results if r.benchmark == "forgetting" and r.primary and r.compared_to)
+    rates = [r.model_copy(update={"compared_to": "sft"}) if "win_rate" in r.metric else r for r in run.results]
+    leads = [part.lead for part in summary(replace(run, results=tuple(rates))) if part.lead]
+    named = [lead for lead in leads if "forgetting" in lead]
+    assert named
+    assert "win rate" in leads[0].lower()
+    one = [r.model_copy(update={"n_scored": 1}) if r.metric == mean.metric else r for r in run.results]
+    alone = [part.lead for part in summary(replace(run, results=tuple(one)))]
+    assert not set(named) & set(alone)
 
 
 def test_p_values_are_corrected_over_every_test_of_the_page_once(run: Run) -> None:
@@ -115,8 +129,6 @@ def test_every_suite_has_its_section_and_files(report: Path) -> None:
 
 
 def test_an_old_run_has_no_matrix(run: Run) -> None:
-    from dataclasses import replace
-
     old = replace(run, results=tuple(r for r in run.results if r.benchmark != "forgetting"))
     assert matrix(old) is None
     assert frontier_drawings(old) == []
