@@ -134,6 +134,11 @@ def _lost(result: StageResult, registry: ModelRegistry, run_dir: Path) -> str | 
             return f"{file.path} is gone"
         if file_digest(path) != file.digest:
             return f"{file.path} has changed since it was made"
+    for page, digest in result.pages.items():
+        if not (run_dir / page).is_file():
+            return f"{page} is gone"
+        if file_digest(run_dir / page) != digest:
+            return f"{page} is of other settings"
     return None
 
 

@@ -65,6 +65,8 @@ class StageResult:
     notes: tuple[str, ...] = ()
     data: tuple[DataUse, ...] = ()
     records: Mapping[str, RecordsFile] = field(default_factory=dict)
+    # What it wrote outside its folder, where the same run with other settings writes, too: path in the run -> sha256.
+    pages: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
@@ -77,6 +79,7 @@ class StageResult:
             notes=tuple(value["notes"]),
             data=tuple(DataUse(**use) for use in value["data"]),
             records={stage: RecordsFile(**file) for stage, file in value.get("records", {}).items()},
+            pages=value.get("pages", {}),
         )
 
 

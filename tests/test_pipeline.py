@@ -79,6 +79,32 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(
     assert before["dpo"] != after["dpo"]
     back = alignment_here(folder, "run", "tiny.yaml")
     assert "dpo: reused" in back.stdout or "nothing to do" in back.stdout
+    assert "report:" not in back.stdout  # it has none; the one that lies there is of another recipe
+
+
+def test_a_report_of_other_settings_is_made_again(finished: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    write_recipe(folder, tiny_model_dir, reward=None, dpo=None, evaluate=None)
+    short = alignment_here(folder, "run", "tiny.yaml")
+    assert short.returncode == 0, short.stderr
+    assert "sft: reused" in short.stdout
+    assert _reported(folder) == {"sft": "tiny-sft@1"}
+    write_recipe(folder, tiny_model_dir)
+    whole = alignment_here(folder, "run", "tiny.yaml")
+    assert whole.returncode == 0, whole.stderr
+    assert "evaluate: reused" in whole.stdout
+    assert "report: run (report/results.json is of other settings)" in whole.stdout
+    assert _reported(folder) == _reported(finished)
+    assert "nothing to do" in alignment_here(folder, "run", "tiny.yaml").stdout
+    shutil.rmtree(folder / "runs/tiny/report")
+    dry = alignment_here(folder, "run", "tiny.yaml", "--dry-run").stdout
+    assert "report/results.json is gone" in " ".join(dry.split())
+
+
+def _reported(folder: Path) -> dict[str, str]:
+    """The models that a report is of."""
+    text = (folder / "runs/tiny/report/results.json").read_text(encoding="utf-8")
+    return dict(json.loads(text)["run"]["models"])
 
 
 def test_a_lost_model_is_made_again(finished: Path, tmp_path: Path) -> None:

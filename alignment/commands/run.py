@@ -49,9 +49,8 @@ def run(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command resumes from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    report = run_dir / "report" / "index.html"
-    if report.exists():
-        console.print(f"report: {escape(str(report))}")
+    if any(spec.kind == "report" for spec in loaded.stages):
+        console.print(f"report: {escape(str(run_dir / 'report' / 'index.html'))}")
 
 
 def _show_plan(recipe: Recipe, planned: list[Planned]) -> None:

@@ -76,5 +76,5 @@ STAGES: dict[str, Stage] = {
         produces="study",
         version=1,
     ),
-    "report": Stage(report.ReportSettings, report.run, report.check, produces=None, version=1, reads_run=True),
+    "report": Stage(report.ReportSettings, report.run, report.check, produces=None, version=2, reads_run=True),
 }
