@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from alignment.evaluation.result import EvalResult
 from alignment.report.display import count, group_name, null_value, remarks, shown, subject
-from alignment.report.suites import Adjusted, Line, adjusted_p, level_name, p_words, why
+from alignment.report.suites import Adjusted, Line, adjusted_p, level_name, origins, p_words, why
 from alignment.report.tables import RECORD_FIELDS, Table, by_metric, result_record, results_table, small_print
 
 
@@ -29,7 +29,7 @@ class Beside:
     @property
     def against(self) -> str:
         """The models that the changes are from."""
-        return " or ".join(dict.fromkeys(str(change.compared_to) for change in self.changes.values()))
+        return origins(self.changes.values())
 
 
 def beside(results: Sequence[EvalResult]) -> Beside:

@@ -84,9 +84,14 @@ def by_line(found: Iterable[Line]) -> list[tuple[str, list[Line]]]:
     return list(grouped.items())
 
 
+def origins(changes: Iterable[EvalResult | None]) -> str:
+    """The models that these changes are from."""
+    return " or ".join(dict.fromkeys(str(change.compared_to) for change in changes if change is not None))
+
+
 def against(found: Iterable[Line]) -> str:
     """The models that the changes of these lines are from."""
-    return " or ".join(dict.fromkeys(str(line.change.compared_to) for line in found if line.change is not None))
+    return origins(line.change for line in found)
 
 
 def from_several(found: Sequence[Line]) -> bool:
